@@ -1,0 +1,7 @@
+"""A Jupyter-first workbench for systematic trading research, with a promotion path to paper and live
+
+Modules:
+
+- `quantbench.core.check`: Refusals a person can act on, and a comparison of numbers that does not look away."""
+
+__version__ = "0.1.0"
