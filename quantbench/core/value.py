@@ -14,8 +14,8 @@ never add. Refusals: QB-TYPE and QB-TIME."""
 from __future__ import annotations
 
 import calendar
+import math
 import re
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from datetime import UTC, datetime, timedelta
@@ -50,12 +50,16 @@ def utc(value: datetime, *, where: str) -> datetime:
 # %% ../../nbs/core/01_value.ipynb #8ae0b27a
 EXACT = Context(prec=120)  # half to even
 _FINEST = Decimal("1E-18")
-_LARGEST = sys.float_info.max
 
 
 def _measured(value: Any, where: str) -> float:
-    if not isinstance(value, bool) and isinstance(value, Real) and -_LARGEST <= value <= _LARGEST:
-        return float(value)  # NaN fails the comparison, an endless integer does not reach the conversion
+    if isinstance(value, (Real, float)) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except OverflowError:  # an integer of four hundred digits
+            number = math.inf
+        if math.isfinite(number):
+            return number
     raise QuantbenchError("QB-TYPE-001", where=where, value=value, allowed="a finite number")
 
 
