@@ -17,6 +17,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import date
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -36,6 +37,8 @@ SECRET = re.compile(r"secret|password|passphrase|token|api_?key|private", re.IGN
 
 def display_value(value: object, where: str = "", *, limit: int = 160) -> str:
     "The value as a message may show it: shortened, and redacted where the place sounds secret."
+    if isinstance(value, date):  # datetimes too
+        value = value.isoformat()
     text = value if isinstance(value, str) else repr(value)
     if SECRET.search(where):
         return f"<redacted, {len(text)} characters>"

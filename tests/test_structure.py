@@ -1,0 +1,243 @@
+"""The house stands as drawn: notebooks and modules mirror each other, imports point down, nothing is smuggled in."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from quantbench.core.check import messages
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+NOTEBOOKS = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
+MODULES = sorted(p for p in (ROOT / "quantbench").rglob("*.py"))
+NUMBERED = re.compile(r"(\d\d)_([a-z]+)\.ipynb")
+
+
+def cells(notebook: Path) -> list[dict[str, object]]:
+    return json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+
+
+def source(cell: dict[str, object]) -> str:
+    return "".join(cell["source"])
+
+
+def exported_module(notebook: Path) -> str | None:
+    found = [m[1] for c in cells(notebook) if (m := re.search(r"^#\| default_exp (\S+)", source(c), re.M))]
+    return found[0] if found else None
+
+
+EXPORTS = {name: n for n in NOTEBOOKS if (name := exported_module(n))}
+NUMBERS = {
+    name: int(NUMBERED.fullmatch(n.name)[1]) for name, n in EXPORTS.items() if NUMBERED.fullmatch(n.name)
+}
+
+
+def imports(module: Path) -> set[str]:
+    """The modules of ours that a module imports, as `package.module`, wherever in the file the import stands."""
+    package = ("quantbench", *module.relative_to(ROOT / "quantbench").parts[:-1])
+    found = set()
+    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            found.add(".".join((*base, *(node.module or "").split("."))))
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return {name.removeprefix("quantbench.") for name in found if name.startswith("quantbench.")}
+
+
+def test_a_notebook_that_exports_is_numbered_and_named_like_its_module():
+    for module, notebook in EXPORTS.items():
+        folder, name = notebook.parent.name, NUMBERED.fullmatch(notebook.name)
+        assert name, f"{notebook} exports {module} but is not named NN_noun.ipynb"
+        assert module == f"{folder}.{name[2]}", notebook
+
+
+def test_numbers_are_unique():
+    assert len(set(NUMBERS.values())) == len(NUMBERS), sorted(NUMBERS.items(), key=lambda item: item[1])
+
+
+def test_modules_import_only_lower_numbers():
+    for module, number in NUMBERS.items():
+        path = ROOT / "quantbench" / f"{module.replace('.', '/')}.py"
+        for imported in imports(path):
+            if imported in NUMBERS:
+                assert NUMBERS[imported] < number, f"{module} ({number}) imports {imported}"
+            else:
+                assert imported in {m.split(".")[0] for m in NUMBERS}, f"{module} imports unknown {imported}"
+
+
+def test_no_module_without_its_notebook():
+    for module in MODULES:
+        name = ".".join(module.relative_to(ROOT / "quantbench").with_suffix("").parts)
+        if module.name not in ("__init__.py", "_modidx.py"):
+            assert name in EXPORTS, f"{module} has no notebook: delete it or write one"
+
+
+def test_exported_cells_have_no_star_import():
+    for notebook in NOTEBOOKS:
+        for cell in cells(notebook):
+            if "#| export" in source(cell):
+                assert not re.search(r"^\s*from \S+ import \*", source(cell), re.M), (notebook, cell["id"])
+
+
+def test_no_conflict_markers():
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    marker = re.compile(r"^\W{0,8}(<{7} |={7}$|>{7} )", re.M)
+    for name in tracked.split():
+        if name.endswith((".ipynb", ".py", ".md", ".toml", ".ini", ".yml")) and (ROOT / name).exists():
+            assert not marker.search((ROOT / name).read_text(encoding="utf-8")), name
+
+
+def test_cleaning_keeps_the_parameters_tag(tmp_path):
+    """Without it papermill runs the defaults and reports success."""
+    (tmp_path / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    cell = {
+        "cell_type": "code",
+        "execution_count": 3,
+        "id": "abc12345",
+        "metadata": {"tags": ["parameters"], "x": 1},
+    }
+    book = {
+        "cells": [cell | {"outputs": [], "source": "n = 1"}],
+        "metadata": {},
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
+    target = tmp_path / "book.ipynb"
+    target.write_text(json.dumps(book))
+    subprocess.run([BIN / "nbdev-clean", "--fname", target], cwd=tmp_path, check=True, capture_output=True)
+    cleaned = json.loads(target.read_text())["cells"][0]
+    assert cleaned["metadata"] == {"tags": ["parameters"]} and cleaned["execution_count"] is None
+
+
+def test_every_runbook_has_one_parameters_cell():
+    for notebook in (ROOT / "nbs" / "runbooks").glob("*.ipynb"):
+        tagged = [c for c in cells(notebook) if "parameters" in c["metadata"].get("tags", [])]
+        assert len(tagged) == 1, notebook
+
+
+def test_the_index_names_every_module():
+    index = (ROOT / "quantbench" / "_modidx.py").read_text(encoding="utf-8")
+    named = set(re.findall(r"'quantbench\.([a-z]+\.[a-z]+)': ", index))
+    assert named == set(EXPORTS)
+
+
+def test_facades_are_small():
+    for facade in (ROOT / "quantbench").rglob("__init__.py"):
+        tree = ast.parse(facade.read_text(encoding="utf-8"))
+        lists = [n.value for n in tree.body if isinstance(n, ast.Assign) and n.targets[0].id == "__all__"]
+        assert all(len(ast.literal_eval(names)) <= 15 for names in lists), facade
+
+
+def test_every_code_in_the_table_is_raised_and_every_raised_code_is_in_the_table():
+    raised = {c for m in MODULES for c in re.findall(r"QB-[A-Z]+-\d{3}", _code(m))}
+    assert raised == set(messages()), sorted(raised ^ set(messages()))
+
+
+def _code(module: Path) -> str:
+    """The text of a module without its docstrings: a code that is only mentioned is not raised."""
+    tree = ast.parse(module.read_text(encoding="utf-8"))
+    strings = [n for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+    documented = {id(n.body[0].value) for n in ast.walk(tree) if _has_docstring(n)}
+    return "\n".join(n.value for n in strings if id(n) not in documented)
+
+
+def _has_docstring(node: ast.AST) -> bool:
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    return isinstance(node, kinds) and ast.get_docstring(node, clean=False) is not None
+
+
+def test_messages_are_complete():
+    for code, wording in messages().items():
+        assert set(wording) == {"what", "allowed", "remedy"} and all(wording.values()), code
+
+
+WALL_TIME = re.compile(
+    r"\b(datetime\.(now|utcnow|today)|date\.today|time\.(time|time_ns|monotonic|monotonic_ns|perf_counter|perf_counter_ns|sleep)|"
+    r"pd\.Timestamp\.now|np\.random\.(seed|rand|randn|normal)|uuid4|random\.(random|seed|choice))\b"
+)
+
+
+def test_only_the_clock_reads_wall_time_and_nothing_draws_unseeded():
+    for module in MODULES:
+        if module.name != "clock.py":
+            code = re.sub(r'"[^"\n]*"|#.*', "", module.read_text(encoding="utf-8"))
+            assert not WALL_TIME.search(code), f"{module}: {WALL_TIME.search(code)[0]}"
+
+
+def test_nothing_reads_around_as_of():
+    """`scan` returns every version of every fact: only what guards or reports on it may import it."""
+    allowed = {"store.py", "asof.py", "seal.py", "ingest.py", "quality.py"}
+    for module in MODULES:
+        if re.search(r"import .*\bscan\b|\bscan,", module.read_text(encoding="utf-8")):
+            assert module.name in allowed, module
+
+
+HEAVY = (
+    "pandas",
+    "polars",
+    "duckdb",
+    "numba",
+    "matplotlib",
+    "scipy",
+    "deltalake",
+    "exchange_calendars",
+    "pyarrow",
+    "numpy",
+)
+
+
+def test_import_is_light():
+    probe = "import sys, quantbench; print(*{m.split('.')[0] for m in sys.modules})"
+    loaded = subprocess.run(
+        [sys.executable, "-c", probe], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert not set(HEAVY) & set(loaded)
+
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+CONDA_NAMES = {
+    "duckdb": "python-duckdb",
+    "matplotlib": "matplotlib-base",
+    "tzdata": "python-tzdata",
+    "build": "python-build",
+    "playwright": "playwright-python",
+}
+
+
+def requirements() -> dict[str, str]:
+    listed = [
+        *PROJECT["dependencies"],
+        *(r for extra in PROJECT["optional-dependencies"].values() for r in extra),
+    ]
+    parts = [re.fullmatch(r"([\w.-]+)([^;]*)(;.*)?", line) for line in listed]
+    return {p[1]: p[2].strip() for p in parts}
+
+
+def test_the_conda_environment_equals_the_project():
+    text = (ROOT / "environment.yml").read_text(encoding="utf-8").split("dependencies:")[1]
+    listed = dict(re.findall(r"^  - (\S+) ([<>=]\S+)$", text, re.M))
+    assert listed.pop("python") == PROJECT["requires-python"]
+    assert listed == {CONDA_NAMES.get(name, name): bound for name, bound in requirements().items()}
+
+
+def test_the_lock_covers_the_project_with_hashes():
+    text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    entries = re.findall(r"^([\w.-]+)==[^\n]*((?:\n    --hash=sha256:[0-9a-f]{64}(?: \\)?)+)", text, re.M)
+    assert {name.replace("_", "-") for name in requirements()} <= {name for name, _ in entries}
+    assert len(entries) == len(re.findall(r"^[\w.-]+==", text, re.M))
+
+
+@pytest.mark.parametrize(
+    "name", ["requirements.lock", "pyproject.toml", "environment.yml", "Makefile", ".ci/run"]
+)
+def test_no_index_is_named(name):
+    assert not re.search(r"https?://|file://|find-links /", (ROOT / name).read_text(encoding="utf-8"))
