@@ -135,10 +135,13 @@ Line: TypeAlias = tuple[int, bytes, int, bytes]  # number, hash, the byte after,
 def parse(line: Line, name: str) -> Record:
     seq, hash_, offset, body = line
     try:
-        _, _, time, behind, kind, payload = json.loads(body)
-        if not (isinstance(kind, str) and isinstance(behind, int) and isinstance(payload, dict)):
+        _, _, text, behind, kind, payload = json.loads(body)
+        time = datetime.fromisoformat(text)
+        if not (
+            isinstance(kind, str) and isinstance(behind, int) and isinstance(payload, dict) and time.tzinfo
+        ):
             raise TypeError("not a record of this format")
-        return Record(seq, datetime.fromisoformat(time), kind, payload, hash_.decode(), behind, offset)
+        return Record(seq, time, kind, payload, hash_.decode(), behind, offset)
     except (ValueError, TypeError, RecursionError) as error:
         raise _damage("QB-JNL-003", name, seq, offset - len(body) - 1, f"unreadable: {error}") from error
 
@@ -215,7 +218,8 @@ def groups(stream: BinaryIO, head: Head, name: str) -> Iterator[list[Line]]:
             code, value = ("QB-JNL-004", "another record") if whole else ("QB-JNL-003", "length or checksum")
             raise _damage(code, name, seq, offset, value)
         number, more, _ = (*body.split(b",", 2), b"", b"")[:3]
-        if number != b"[%d" % seq or not more.isdigit() or due not in (None, more):
+        countdown = more.isdigit() and len(more) < 10 and due in (None, more)
+        if number != b"[%d" % seq or not countdown:
             raise _damage("QB-JNL-004", name, seq, offset, f"numbered {number.decode(errors='replace')[1:]}")
         offset, previous = offset + len(line), prefix[18:82]
         group.append((seq, previous, offset, body))
@@ -233,7 +237,8 @@ def birth(stream: BinaryIO, name: str) -> tuple[str, Head] | None:
     if re.fullmatch("[0-9a-f]{32}", identity) and line == first_line(identity):
         return identity, Head(0, sha256(line).hexdigest(), FIRST)
     kept, start = line.rstrip(b"\0"), first_line("0" * 32)[:21]
-    if len(kept) < FIRST and kept[:21] == start[: len(kept)] and not stream.read(1):
+    torn = kept[:21] == start[: len(kept)] and re.fullmatch(b"[0-9a-f ]*", kept[21:])
+    if torn and len(kept) < FIRST and not stream.read(1):
         return None
     code = "QB-JNL-002" if line.startswith(start[:19]) and line[:21] != start else "QB-JNL-001"
     raise QuantbenchError(code, where=name, value=line[:40].decode("utf-8", "backslashreplace"))

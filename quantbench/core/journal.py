@@ -122,6 +122,7 @@ class _Hold:
         if self.file >= 0 and self.process == os.getpid():
             if self.locked:
                 self.owner.unlink(missing_ok=True)
+                fcntl.flock(self.file, fcntl.LOCK_UN)  # also for a child that has not yet run `_disown`
             os.close(self.file)
             self.file, self.locked = -1, False
 
