@@ -49,14 +49,13 @@ def _numbers(column: pa.ChunkedArray) -> np.ndarray[Any, Any]:
 
 def canonical(rows: pa.Table, contract: Schema) -> pa.Table:
     "The rows in the order of key, known_time and revision; rows equal in all of these stay as they stood."
-    columns = [
-        _numbers(rows[name]) for name in (*contract.key, "known_time", "revision") if rows.num_rows > 1
-    ]
+    order = (*contract.key, "known_time", "revision") if rows.num_rows > 1 else ()
     undecided = np.ones(max(rows.num_rows - 1, 0), bool)
-    for values in columns:
+    for name in order:
+        values = _numbers(rows[name])
         if np.any(undecided & (values[:-1] > values[1:])):
             whole = rows.unify_dictionaries().combine_chunks()
-            return whole.take(pa.array(np.lexsort(columns[::-1])))
+            return whole.take(pa.array(np.lexsort([_numbers(whole[name]) for name in reversed(order)])))
         undecided &= values[:-1] == values[1:]
         if not undecided.any():
             break
