@@ -34,12 +34,9 @@ def figures(seed: int) -> pa.Table:
             for revision in range(1 + (rng.random() < 0.3)):
                 known = event + dt.timedelta(days=float(rng.integers(0, 40)) + 50 * revision)
                 rows.append((name, "eps", float(rng.normal()), "USD", event, known, revision, "test"))
-    types = schema("fundamentals").arrow
-    return conform(
-        pa.Table.from_arrays([pa.array(c, t) for c, t in zip(zip(*rows), types.types)], schema=types),
-        schema("fundamentals"),
-        where="test",
-    )  # noqa: B905
+    contract = schema("fundamentals")
+    columns = [pa.array(c, t) for c, t in zip(zip(*rows, strict=True), contract.arrow.types, strict=True)]
+    return conform(pa.Table.from_arrays(columns, schema=contract.arrow), contract, where="test")
 
 
 @pytest.fixture(scope="module")
