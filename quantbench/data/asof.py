@@ -54,16 +54,17 @@ def _series(rows: pa.Table, names: tuple[str, ...]) -> tuple[pa.ChunkedArray, An
             codes[place] = (
                 codes[place].astype(kind, copy=False) * kind(width) + batch[name].indices.to_numpy()
             )
-        present = np.arange(len(ranks) * width)
-        if len(present) > max(1 << 20, 2 * rows.num_rows):  # most combinations do not occur
+        if len(ranks) * width <= max(1 << 16, rows.num_rows):
+            present = np.arange(len(ranks) * width)
+        else:  # most combinations do not occur
             present, flat = np.unique(np.concatenate(codes), return_inverse=True)
             codes = np.split(flat, np.cumsum([len(batch) for batch in batches])[:-1])
         ranks = np.unique(ranks[present // width] * width + own[present % width], return_inverse=True)[1]
     return pa.chunked_array([pa.array(c.astype(np.int32, copy=False)) for c in codes]), ranks
 
 # %% ../../nbs/data/12_asof.ipynb #87975f3f
-def _check(rows: pa.Table, contract: Schema) -> None:
-    "Refuse rows about which a query could not decide."
+def _admitted(rows: pa.Table, contract: Schema) -> pa.Table:
+    "The rows, if a query can decide about them; with dictionaries wide enough to be joined."
     for name in (*contract.key, "known_time", "revision"):
         place = f"{contract.name}, column {name}"
         if name not in rows.column_names:
@@ -71,15 +72,19 @@ def _check(rows: pa.Table, contract: Schema) -> None:
         if rows[name].null_count:
             code = "QB-DATA-020" if name == "known_time" else "QB-DATA-005"
             raise QuantbenchError(code, where=place, value=None)
-        if name.endswith("_time") and rows.schema.field(name).type != TIME:
-            kind = rows.schema.field(name).type
+        kind = rows.schema.field(name).type
+        if name.endswith("_time") and kind != TIME:
             naive = pa.types.is_timestamp(kind) and kind.tz is None
             raise QuantbenchError("QB-DATA-018" if naive else "QB-DATA-029", where=place, value=str(kind))
+    for place, field in enumerate(rows.schema):
+        if pa.types.is_dictionary(field.type) and field.type.index_type != pa.int32():
+            wide = rows[field.name].cast(pa.dictionary(pa.int32(), field.type.value_type))
+            rows = rows.set_column(place, field.name, wide)
+    return rows
 
 
 def _decisive(rows: pa.Table, contract: Schema) -> tuple[pa.Table, Any]:
     "What decides about each row, as integers without a copy; and the rank of each code of a series."
-    _check(rows, contract)
     series, ranks = _series(rows, contract.series)
     event = within = rows["event_time"].cast(pa.int64())  # nothing within: comparing again decides nothing
     if len(contract.within) == 1 and pa.types.is_integer(rows[contract.within[0]].type):
@@ -160,7 +165,7 @@ def _settled(rows: pa.Table) -> pa.Table:
 # %% ../../nbs/data/12_asof.ipynb #77d18568
 def latest_rows(rows: pa.Table, contract: Schema, *, as_of: datetime) -> pa.Table:
     "For each series the row with the greatest event time among what was known, in its newest version known then."
-    limit = _microseconds(as_of)
+    limit, rows = _microseconds(as_of), _admitted(rows, contract)
     if rows.num_rows == 0:
         return rows
     best, tied = _best(rows, contract, limit)
@@ -253,7 +258,7 @@ _VERSIONS = ("event", "within", "known", "revision")
 
 def vintage_rows(rows: pa.Table, contract: Schema, *, as_of: datetime) -> pa.Table:
     "Every version of every fact that was known, in the order in which they became known."
-    limit = _microseconds(as_of)
+    limit, rows = _microseconds(as_of), _admitted(rows, contract)
     if rows.num_rows == 0:
         return rows
     rows, _, order, _ = _ordered(rows, contract, limit, _VERSIONS)
@@ -262,7 +267,7 @@ def vintage_rows(rows: pa.Table, contract: Schema, *, as_of: datetime) -> pa.Tab
 
 def history_rows(rows: pa.Table, contract: Schema, *, as_of: datetime) -> pa.Table:
     "Every fact that was known, in its newest version known then."
-    limit = _microseconds(as_of)
+    limit, rows = _microseconds(as_of), _admitted(rows, contract)
     if rows.num_rows == 0:
         return rows
     rows, keys, order, start = _ordered(rows, contract, limit, _VERSIONS)
@@ -308,6 +313,7 @@ class AsOfIndex:
     __slots__ = ("_known", "_position", "_rows", "_start")
 
     def __init__(self, rows: pa.Table, contract: Schema) -> None:
+        rows = _admitted(rows, contract)
         self._rows, self._start = rows.combine_chunks(), np.zeros(1, np.int64)
         self._known = self._position = np.zeros(0, np.int64)
         if rows.num_rows:
