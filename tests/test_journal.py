@@ -522,6 +522,14 @@ def test_a_hole_of_zeros_before_data_is_refused(path):
     assert path.read_bytes() == content
 
 
+def test_a_hole_inside_a_last_line_is_refused(path):
+    head = write(path, GROUPS)
+    with path.open("ab") as file:
+        file.write(b"0000003c 86" + bytes(20) + b"x")
+    with refused("QB-JNL-003", show=False):
+        open_(path, known=head)
+
+
 def test_other_format_versions_are_named(path):
     path.write_bytes(b"quantbench-journal 2 " + b"0" * 60)
     with refused("QB-JNL-002", show=False):
@@ -890,6 +898,27 @@ def test_threads_take_turns(path):
         list(pool.map(lambda n: journal.extend([("note", {"n": n}), ("note", {"n": n})]), range(50)))
     found = numbers(path)
     assert found[::2] == found[1::2] and sorted(found[::2]) == list(range(50))
+
+
+def test_a_child_does_not_keep_the_lock_of_a_killed_parent(path):
+    said, say = os.pipe()
+    hear, tell = os.pipe()
+    parent = os.fork()
+    if parent == 0:
+        journal = open_(path)
+        os.close(tell)
+        if os.fork() == 0:
+            os.write(say, b"x")
+            os.read(hear, 1)  # lives until the test is over
+            os._exit(journal.head.seq)
+        signal.pause()
+    os.close(hear)
+    assert os.read(said, 1) == b"x"
+    os.kill(parent, signal.SIGKILL)
+    os.waitpid(parent, 0)
+    open_(path).close()
+    for end in (said, say, tell):
+        os.close(end)
 
 
 def test_closed_means_closed(path):
