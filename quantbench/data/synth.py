@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date
 from hashlib import sha256
 from itertools import accumulate
 from types import MappingProxyType
@@ -30,15 +30,16 @@ from ..core.check import QuantbenchError, nearest, within
 from .schema import TIME, conform, schema
 
 # %% auto #0
-__all__ = ['Numbers', 'Times', 'MINUTES', 'stream', 'Synthetic', 'Grid', 'grid', 'trends', 'pairs', 'regimes', 'jumps',
-           'delistings', 'fundamentals']
+__all__ = ['Numbers', 'Times', 'Instants', 'MINUTES', 'bounded', 'stream', 'Synthetic', 'Grid', 'grid', 'distinct', 'trends',
+           'pairs', 'regimes', 'jumps', 'delistings']
 
 # %% ../../nbs/data/15_synth.ipynb #5cdbff45
 Numbers = NDArray[np.float64]
 Times = NDArray[np.int64]
+Instants = NDArray[np.datetime64]  # UTC
 
 
-def _bounded(where: str, **numbers: tuple[float, float, float]) -> None:
+def bounded(where: str, **numbers: tuple[float, float, float]) -> None:
     "Refuse a number that is not finite and within its bounds; each as (value, low, high)."
     for name, (value, low, high) in numbers.items():
         within(value, low, high, code="QB-TYPE-001", where=f"{where}: {name}")
@@ -46,25 +47,18 @@ def _bounded(where: str, **numbers: tuple[float, float, float]) -> None:
 
 def stream(seed: int, *name: str) -> np.random.Generator:
     "The generator that belongs to this seed and this name, and to nothing else."
-    _bounded("stream", seed=(seed, 0, 2**63 - 1))
+    bounded("stream", seed=(seed, 0, 2**63 - 1))
     digest = sha256("\x1f".join(name).encode()).digest()
     key = tuple(int(word) for word in np.frombuffer(digest[:16], dtype="<u4"))
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=key)))
 
 # %% ../../nbs/data/15_synth.ipynb #e8175b65
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
-class Synthetic:
-    "A made market: tables in schema form, and the truth they were made from."
+class _Tables:
+    "Tables of a market by their names."
 
+    __slots__ = ()
     kind: str
-    seed: int
     tables: Mapping[str, pa.Table]
-    truth: Mapping[str, Any]
-
-    def __post_init__(self) -> None:
-        tables = {name: conform(rows, schema(name), where=self.kind) for name, rows in self.tables.items()}
-        object.__setattr__(self, "tables", MappingProxyType(tables))
-        object.__setattr__(self, "truth", _frozen(self.truth))
 
     def table(self, name: str) -> pa.Table:
         "The table of that name, or a refusal that lists what this market has."
@@ -79,6 +73,51 @@ class Synthetic:
         "Prices of intervals."
         return self.table("bars")
 
+    @property
+    def trades(self) -> pa.Table:
+        "Single transactions."
+        return self.table("trades")
+
+    @property
+    def quotes(self) -> pa.Table:
+        "Best bids and asks."
+        return self.table("quotes")
+
+    @property
+    def book(self) -> pa.Table:
+        "Updates of an order book."
+        return self.table("book")
+
+    @property
+    def fundamentals(self) -> pa.Table:
+        "Figures, every version."
+        return self.table("fundamentals")
+
+    @property
+    def corporate_actions(self) -> pa.Table:
+        "What changes the meaning of a price."
+        return self.table("corporate_actions")
+
+    @property
+    def membership(self) -> pa.Table:
+        "Joining and leaving a universe."
+        return self.table("membership")
+
+# %% ../../nbs/data/15_synth.ipynb #2366aa64
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class Synthetic(_Tables):
+    "A made market: tables in schema form, and the truth they were made from."
+
+    kind: str
+    seed: int
+    tables: Mapping[str, pa.Table]
+    truth: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        tables = {name: conform(rows, schema(name), where=self.kind) for name, rows in self.tables.items()}
+        object.__setattr__(self, "tables", MappingProxyType(tables))
+        object.__setattr__(self, "truth", _frozen(self.truth))
+
     def closes(self, asset: str) -> Numbers:
         "The closes of one asset, in time."
         rows = self.bars.filter(pc.equal(self.bars["asset"], asset))
@@ -88,7 +127,7 @@ class Synthetic:
         sizes = ", ".join(f"{rows.num_rows:,} {name}" for name, rows in self.tables.items())
         return f"Synthetic({self.kind}, seed {self.seed}: {sizes}; truth: {', '.join(self.truth)})"
 
-
+# %% ../../nbs/data/15_synth.ipynb #c93913e2
 def _frozen(value: Any) -> Any:
     if isinstance(value, Mapping):
         return MappingProxyType({name: _frozen(part) for name, part in value.items()})
@@ -130,28 +169,22 @@ class Grid:
 
 # %% ../../nbs/data/15_synth.ipynb #824dae80
 def _weekdays(sessions: int, start: date) -> Times:
-    _bounded("grid", sessions=(sessions, 1, 1_000_000))
+    bounded("grid", sessions=(sessions, 1, 20_000))
     days = np.busday_offset(np.datetime64(start, "D"), np.arange(sessions), roll="forward")
     midnight = days.astype("datetime64[us]").astype(np.int64)
     return np.column_stack([midnight + 870 * _MINUTE, midnight + 1260 * _MINUTE])
 
 
-def _given(sessions: Sequence[tuple[datetime, datetime]]) -> Times:
-    naive = [t for pair in sessions for t in pair if t.tzinfo is None]
-    if naive:
-        raise QuantbenchError("QB-DATA-018", where="grid: sessions", value=naive[0])
-    hours = np.array(
-        [[round(t.timestamp() * 1e6) for t in pair] for pair in sessions], dtype=np.int64
-    ).reshape(-1, 2)
+def _given(opens: Instants, closes: Instants) -> Times:
+    hours = np.column_stack([np.asarray(t, "datetime64[us]").astype(np.int64) for t in (opens, closes)])
     if not len(hours) or np.any(np.diff(hours.ravel()) < 0) or np.any(hours[:, 0] == hours[:, 1]):
-        raise QuantbenchError(
-            "QB-TYPE-001", where="grid: sessions", allowed="sessions in time, each open before it closes"
-        )
+        allowed = "sessions in the order of time, each open before it closes"
+        raise QuantbenchError("QB-TYPE-001", where="grid: sessions", value=len(hours), allowed=allowed)
     return hours
 
 # %% ../../nbs/data/15_synth.ipynb #7564ccf7
 def grid(
-    sessions: int | Sequence[tuple[datetime, datetime]],  # how many weekdays, or each opening and closing
+    sessions: int | tuple[Instants, Instants],  # how many weekdays, or all opens and all closes
     *,
     interval: str = "1d",
     start: date = date(2015, 1, 2),  # of the weekdays
@@ -163,8 +196,8 @@ def grid(
         raise QuantbenchError(
             "QB-TYPE-001", where="grid: interval", value=interval, allowed=", ".join(MINUTES)
         )
-    _bounded("grid", sessions_per_year=(sessions_per_year, 1, 366), overnight=(overnight, 0, 1))
-    hours = _weekdays(sessions, start) if isinstance(sessions, int) else _given(sessions)
+    bounded("grid", sessions_per_year=(sessions_per_year, 1, 366), overnight=(overnight, 0, 1))
+    hours = _weekdays(sessions, start) if isinstance(sessions, int) else _given(*sessions)
     opens, closes = hours[:, 0], hours[:, 1]
     step = MINUTES[interval] * _MINUTE
     count = -(-(closes - opens) // step)
@@ -232,7 +265,8 @@ def _bars(paths: Mapping[str, _Path], when: Grid, seed: int) -> pa.Table:
     )
 
 # %% ../../nbs/data/15_synth.ipynb #afb9da19
-def _names(assets: Sequence[str], where: str) -> list[str]:
+def distinct(assets: Sequence[str], where: str) -> list[str]:
+    "The names in order; refused if none, or one twice."
     if isinstance(assets, str) or not assets or len(set(assets)) < len(assets):
         raise QuantbenchError("QB-SYNTH-001", where=f"{where}: assets", value=assets)
     return sorted(assets)
@@ -258,7 +292,7 @@ def trends(
     volatility: float | Mapping[str, float] = 0.2,
 ) -> Synthetic:
     "Independent geometric Brownian motions. Truth by asset: `drift`, `volatility`, `sharpe`."
-    names = _names(assets, "trends")
+    names = distinct(assets, "trends")
     drifts = _each(drift, names, -10, 10, "trends: drift")
     volatilities = _each(volatility, names, 1e-6, 10, "trends: volatility")
     paths = {n: _walk(n, when, seed, drifts[n], volatilities[n]) for n in names}
@@ -278,9 +312,9 @@ def pairs(
     deviation: float = 0.05,  # of the spread, in the long run
 ) -> Synthetic:
     "Cointegrated pairs. Truth: `half_life`, `phi`, `hedge`, `deviation`, and `spread` by first asset."
-    _names([name for pair in assets for name in pair], "pairs")
-    _bounded("pairs", half_life=(half_life, 0.1, 1e9), hedge=(hedge, -100, 100))
-    _bounded("pairs", volatility=(volatility, 1e-6, 10), deviation=(deviation, 0, 10))
+    distinct([name for pair in assets for name in pair], "pairs")
+    bounded("pairs", half_life=(half_life, 0.1, 1e9), hedge=(hedge, -100, 100))
+    bounded("pairs", volatility=(volatility, 1e-6, 10), deviation=(deviation, 0, 10))
     phi = 2 ** (-1 / half_life)
     innovation = deviation * np.sqrt(1 - phi**2)
     paths, spreads = {}, {}
@@ -320,14 +354,14 @@ def regimes(
     stay: Sequence[float] = (0.99, 0.97),  # chance to remain for another bar
 ) -> Synthetic:
     "Switching volatility and drift. Truth: `states` bar by bar (the first is 0), and the parameters."
-    names = _names(assets, "regimes")
+    names = distinct(assets, "regimes")
     if not len(volatility) == len(drift) == len(stay) > 0:
         lengths = f"{len(volatility)}, {len(drift)}, {len(stay)}"
         raise QuantbenchError(
             "QB-TYPE-001", where="regimes", value=lengths, allowed="as many of each as states"
         )
     for sd, mean, chance in zip(volatility, drift, stay, strict=True):
-        _bounded("regimes", volatility=(sd, 1e-6, 10), drift=(mean, -10, 10), stay=(chance, 0, 1))
+        bounded("regimes", volatility=(sd, 1e-6, 10), drift=(mean, -10, 10), stay=(chance, 0, 1))
     states = _chain(stay, stream(seed, "market", "states").random(len(when)))
     at_bars = [np.array(values, dtype=float)[states] for values in (drift, volatility)]
     paths = {name: _walk(name, when, seed, *at_bars) for name in names}
@@ -346,9 +380,9 @@ def jumps(
     volatility: float = 0.2,
 ) -> Synthetic:
     "Trends that jump. Truth by asset: `bars` that open with a jump, and the `sizes` in logs."
-    names = _names(assets, "jumps")
-    _bounded("jumps", rate=(rate, 0, 1e4), size=(size, 0, 1))
-    _bounded("jumps", drift=(drift, -10, 10), volatility=(volatility, 1e-6, 10))
+    names = distinct(assets, "jumps")
+    bounded("jumps", rate=(rate, 0, 1e4), size=(size, 0, 1))
+    bounded("jumps", drift=(drift, -10, 10), volatility=(volatility, 1e-6, 10))
     chance = -np.expm1(-rate * (when.gap + when.span))
     paths, bars, sizes = {}, {}, {}
     for name in names:
@@ -388,9 +422,9 @@ def delistings(
     volatility: float = 0.2,
 ) -> Synthetic:
     "Trends that die. Truth: `bars` lived by asset, `dead` names, `hazard`, `loss`. Universe: SYNTH."
-    names = _names(assets, "delistings")
-    _bounded("delistings", hazard=(hazard, 0, 1e3), loss=(loss, 0, 1))
-    _bounded("delistings", drift=(drift, -10, 10), volatility=(volatility, 1e-6, 10))
+    names = distinct(assets, "delistings")
+    bounded("delistings", hazard=(hazard, 0, 1e3), loss=(loss, 0, 1))
+    bounded("delistings", drift=(drift, -10, 10), volatility=(volatility, 1e-6, 10))
     starts, age = np.flatnonzero(when.first), np.cumsum(when.gap + when.span)
     paths, lived = {}, {}
     for name in names:
@@ -432,64 +466,3 @@ def _leaving(
         member=pa.array([True] * len(names) + [False] * len(dead)),
     )
     return {"corporate_actions": pa.table(actions), "membership": pa.table(members)}
-
-# %% ../../nbs/data/15_synth.ipynb #c2269c9c
-@dataclass(frozen=True, slots=True)
-class _Figures:
-    "One company's figures: the truth by quarter, and every version published on the way to it."
-
-    truth: Numbers
-    versions: Times  # how many, by quarter
-    quarter: Times  # of each published version
-    number: Times
-    value: Numbers
-    delay: Times  # days after the quarter's end
-
-
-def _published(asset: str, seed: int, quarters: int, restatements: int, error: float) -> _Figures:
-    noise = stream(seed, "asset", asset, "figures").standard_normal((quarters, 2))
-    draws = stream(seed, "asset", asset, "delays").integers(0, [20, restatements + 1, 300], (quarters, 3))
-    truth, versions = np.exp(np.cumsum(0.02 + 0.1 * noise[:, 0])), 1 + draws[:, 1]
-    quarter = np.repeat(np.arange(quarters), versions)
-    number = np.concatenate([np.arange(n) for n in versions])
-    to_come = (versions[quarter] - 1 - number) / np.maximum(versions[quarter] - 1, 1)
-    wrong = to_come * error * np.clip(noise[:, 1], -4, 4)[quarter]
-    delay = draws[quarter, 0] + number * (60 + draws[quarter, 2])
-    return _Figures(truth, versions, quarter, number, truth[quarter] * (1 + wrong), delay)
-
-# %% ../../nbs/data/15_synth.ipynb #08a49407
-def fundamentals(
-    assets: Sequence[str],
-    *,
-    seed: int,
-    quarters: int = 40,
-    restatements: int = 1,  # of each figure: from none to this many, all equally likely
-    error: float = 0.1,  # deviation of a first release that is restated later, as a fraction
-    lag: int = 40,  # days from the quarter's end to the first release, at least
-    start: date = date(2015, 1, 1),
-) -> Synthetic:
-    "Restated earnings per share. Truth by asset: `values`, the figures in the end, and `versions`, how many."
-    names = _names(assets, "fundamentals")
-    _bounded("fundamentals", quarters=(quarters, 1, 300), restatements=(restatements, 0, 20))
-    _bounded("fundamentals", error=(error, 0, 0.2), lag=(lag, 1, 10_000))
-    first = np.datetime64(start, "M") + 3
-    ends = (first + 3 * np.arange(quarters)).astype("datetime64[us]").astype(np.int64) - _DAY
-    made = {name: _published(name, seed, quarters, restatements, error) for name in names}
-    quarter, number, delay = (
-        np.concatenate([getattr(m, part) for m in made.values()]) for part in ("quarter", "number", "delay")
-    )
-    rows = {
-        "asset": np.repeat(names, [len(m.value) for m in made.values()]),
-        "metric": pa.repeat("eps", len(quarter)),
-        "value": np.concatenate([m.value for m in made.values()]),
-        "unit": pa.repeat("USD", len(quarter)),
-        "event_time": pa.array(ends[quarter], TIME),
-        "known_time": pa.array(ends[quarter] + (lag + delay) * _DAY + 1260 * _MINUTE, TIME),
-        "revision": pa.array(number, pa.int32()),
-        "source": pa.repeat("synth", len(quarter)),
-    }
-    truth = {
-        "values": {name: m.truth for name, m in made.items()},
-        "versions": {name: m.versions for name, m in made.items()},
-    }
-    return Synthetic("fundamentals", seed, {"fundamentals": pa.table(rows)}, truth)
