@@ -176,10 +176,7 @@ def _render(plot: Plot, theme: Theme, out: Any, kind: str) -> None:
         for axis in (axes.xaxis, axes.yaxis):
             if isinstance(axis.get_major_formatter(), ScalarFormatter):  # neither times nor names
                 axis.set_major_formatter(lambda value, _: _tick(value))
-        metadata = (
-            dict.fromkeys(("Date", "Creator", "Format", "Type")) if kind == "svg" else {"Software": None}
-        )
-        figure.savefig(out, format=kind, dpi=144 if kind == "png" else 72, metadata=metadata)
+        figure.savefig(out, format=kind, dpi=144 if kind == "png" else 72)
 
 
 def _tick(value: float) -> str:
