@@ -3,14 +3,12 @@
 Modules:
 
 - `quantbench.core.check`: Refusals a person can act on, and a comparison of numbers that does not look away.
-- `quantbench.core.types`: The nouns of the whole workbench, and the rules that keep a measurement from posing as money.
-- `quantbench.core.value`: Exact numbers, times with a zone, and frozen values that check their own fields.
-- `quantbench.data.feeds`: Seeded feeds whose truth is known: restated figures, trades by those who know and those who do not, an order book.
-- `quantbench.data.schema`: The contract of every table: columns, units, keys, and the two times each fact carries.
-- `quantbench.data.synth`: Seeded markets whose truth is known, for lessons, for tests, and for methods that claim to find something."""
 - `quantbench.core.clock`: What time it is, when a market is open, and when the next step is due: the only reader of wall time.
 - `quantbench.core.types`: The nouns of the whole workbench, and the rules that keep a measurement from posing as money.
 - `quantbench.core.value`: Exact numbers, times with a zone, and frozen values that check their own fields.
-- `quantbench.data.schema`: The contract of every table: columns, units, keys, and the two times each fact carries."""
+- `quantbench.data.asof`: What was known at a moment: the newest figure of every series, or every figure in the version of that day.
+- `quantbench.data.feeds`: Seeded feeds whose truth is known: restated figures, trades by those who know and those who do not, an order book.
+- `quantbench.data.schema`: The contract of every table: columns, units, keys, and the two times each fact carries.
+- `quantbench.data.synth`: Seeded markets whose truth is known, for lessons, for tests, and for methods that claim to find something."""
 
 __version__ = "0.1.0"
