@@ -8,6 +8,7 @@ Modules:
 - `quantbench.core.value`: Exact numbers, times with a zone, and frozen values that check their own fields.
 - `quantbench.data.asof`: What was known at a moment: the newest figure of every series, or every figure in the version of that day.
 - `quantbench.data.feeds`: Seeded feeds whose truth is known: restated figures, trades by those who know and those who do not, an order book.
+- `quantbench.data.reference`: What a price, a ticker or an index meant on a date, as one could have known it then.
 - `quantbench.data.schema`: The contract of every table: columns, units, keys, and the two times each fact carries.
 - `quantbench.data.synth`: Seeded markets whose truth is known, for lessons, for tests, and for methods that claim to find something."""
 
