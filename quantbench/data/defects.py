@@ -22,8 +22,8 @@ from ..core.check import QuantbenchError
 from .schema import Schema
 
 # %% auto #0
-__all__ = ['SEVERITIES', 'KINDS', 'Array', 'Kind', 'Finding', 'Limits', 'Panel', 'panel', 'moment', 'each', 'robust', 'silent',
-           'bar_length', 'lags', 'lateness', 'find']
+__all__ = ['SEVERITIES', 'KINDS', 'Array', 'Kind', 'Finding', 'Limits', 'Panel', 'panel', 'moment', 'each', 'silent',
+           'bar_length', 'robust', 'lags', 'lateness', 'find']
 
 # %% ../../nbs/data/18_defects.ipynb #5af0e1dd
 @dataclass(frozen=True, slots=True)
@@ -129,14 +129,13 @@ class Panel:
         "A column as NumPy: numbers with NaN for empty, times in microseconds."
         values = self.rows[column]
         if pa.types.is_timestamp(values.type):
-            stamps: Array = values.cast(pa.int64()).to_numpy().view("datetime64[us]")
-            return stamps
+            return np.asarray(values.cast(pa.int64()).to_numpy(), "datetime64[us]")
         return np.asarray(values.to_numpy())
 
     @property
     def first(self) -> Array:
         "Is the row the first of its series?"
-        return np.diff(self.series, prepend=-1) != 0
+        return np.asarray(np.diff(self.series, prepend=-1) != 0)
 
     def current(self) -> Panel:
         "The newest versions alone."
@@ -156,14 +155,12 @@ class Panel:
 
 # %% ../../nbs/data/18_defects.ipynb #ca13979d
 def _codes(values: pa.ChunkedArray) -> Array:
-    "Numbers that stand in the order of the values."
-    if pa.types.is_integer(values.type):
-        return np.asarray(values.to_numpy())
-    encoded = values.dictionary_encode().unify_dictionaries().combine_chunks()
-    if isinstance(encoded, pa.ChunkedArray):  # of no or several chunks
-        encoded = pa.array([], pa.int64()).dictionary_encode() if not encoded.num_chunks else encoded.chunk(0)
+    "Numbers that stand in the order of the values; an empty text counts as none."
+    if pa.types.is_integer(values.type) or not len(values):
+        return np.asarray(values.to_numpy()) if len(values) else np.zeros(0, np.int64)
+    encoded = (pc.fill_null(values, "") if values.null_count else values).combine_chunks().dictionary_encode()
     ranks = np.argsort(np.argsort(encoded.dictionary.to_numpy(zero_copy_only=False), kind="stable"))
-    return np.asarray(ranks[encoded.indices.to_numpy(zero_copy_only=False)])
+    return np.asarray(ranks[encoded.indices.to_numpy()])
 
 
 def panel(rows: pa.Table, contract: Schema, *, as_of: datetime) -> Panel:
@@ -223,6 +220,19 @@ def each(
         detail = say(row) if say else ""
         yield Finding(kind, severity, panel.contract.name, asset, " ".join(rest), moment(times[row]), int(counts[number]), detail)  # fmt: skip
 
+# %% ../../nbs/data/18_defects.ipynb #6a270b0a
+def silent(panel: Panel, limits: Limits) -> Array:
+    "Is the row the first after a long silence of its series?"
+    times = panel.values("event_time")
+    return (np.diff(times, prepend=times[:1]) > np.timedelta64(limits.silence)) & ~panel.first
+
+
+def bar_length(panel: Panel) -> Array:
+    "Microseconds of each series' bars; 0 where the interval is not one of s, m, h, d, w."
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+    parts = [re.fullmatch(r"(\d+)([smhdw])", n[1]) for n in panel.names]
+    return np.array([int(p[1]) * units[p[2]] * 1_000_000 if p else 0 for p in parts], dtype=np.int64)
+
 # %% ../../nbs/data/18_defects.ipynb #2e750d84
 def _medians(values: Array, series: Array, count: int) -> Array:
     "The median of each series' finite values; NaN where there are fewer than 30."
@@ -247,12 +257,6 @@ def robust(values: Array, series: Array, count: int) -> Array:
     return np.asarray(distance / np.where(spread > 0, spread, math.nan))
 
 # %% ../../nbs/data/18_defects.ipynb #b9fb1924
-def silent(panel: Panel, limits: Limits) -> Array:
-    "Is the row the first after a long silence of its series?"
-    times = panel.values("event_time")
-    return (np.diff(times, prepend=times[:1]) > np.timedelta64(limits.silence)) & ~panel.first
-
-
 def _explained(panel: Panel, actions: pa.Table | None) -> Array:
     "Is the bar raw, and a corporate action recorded after the bar before and until this one?"
     marked = np.zeros(len(panel.series), bool)
@@ -272,8 +276,11 @@ def _explained(panel: Panel, actions: pa.Table | None) -> Array:
 def _jumps(panel: Panel, limits: Limits, actions: pa.Table | None) -> Iterator[Finding]:
     price = panel.values("close")
     change = np.append(math.nan, np.log(price[1:] / price[:-1])) if len(price) else price
-    change[panel.first | silent(panel, limits)] = math.nan
-    score = robust(change, panel.series, len(panel.names))
+    times = panel.values("event_time").astype(np.int64)
+    elapsed, step = np.diff(times, prepend=times[:1]), bar_length(panel)[panel.series]
+    change[panel.first | (elapsed > np.maximum(31 * 86_400_000_000, 2 * step))] = math.nan
+    next_bar = (step >= 86_400_000_000) | (elapsed <= step)  # a night is not a minute
+    score = robust(np.where(next_bar, change, math.nan), panel.series, len(panel.names))
     after, score_after = (np.append(x[1:], math.nan)[: len(x)] for x in (change, score))
     far = np.minimum(np.abs(score), np.abs(score_after)) > limits.outlier
     spike = far & (np.abs(change + after) < limits.returned * np.abs(change))
@@ -289,13 +296,6 @@ def _jumps(panel: Panel, limits: Limits, actions: pa.Table | None) -> Iterator[F
     yield from each(panel, "outlier", outlier, score, moved)
 
 # %% ../../nbs/data/18_defects.ipynb #18c199dd
-def bar_length(panel: Panel) -> Array:
-    "Microseconds of each series' bars; 0 where the interval is not one of s, m, h, d, w."
-    units = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-    parts = [re.fullmatch(r"(\d+)([smhdw])", n[1]) for n in panel.names]
-    return np.array([int(p[1]) * units[p[2]] * 1_000_000 if p else 0 for p in parts], dtype=np.int64)
-
-
 def _stale(panel: Panel, limits: Limits) -> Iterator[Finding]:
     same = ~panel.first
     for name in ("open", "high", "low", "close", "volume"):

@@ -174,14 +174,14 @@ class Coverage:
         lines, width = len(self.labels), 820
         height = int(96 + min(18, max(13, 420 / max(lines, 1))) * lines)
         whole = "nothing missing" if np.nanmin(self.overall) == 1 else "what is missing stands out"
-        return figure(self._draw, title=f"{self.title}: {whole}", unit="share of sessions with a bar", width=width, height=height)  # fmt: skip
+        return figure(self._draw, title=f"{self.title}: {whole}", unit="share of sessions with a bar; blank: none expected", width=width, height=height)  # fmt: skip
 
     def _draw(self, axes: Any, theme: Theme) -> None:
         from matplotlib.colors import BoundaryNorm, ListedColormap, to_rgb
         from matplotlib.patches import Patch
 
         calm, faint = (np.add(np.multiply(to_rgb(a), 0.5), np.multiply(to_rgb(b), 0.5)) for a, b in (theme.ramp[:2], (theme.surface, theme.signed[1])))  # fmt: skip
-        colours = [theme.ink, theme.signed[0], theme.signed[1], tuple(faint), tuple(calm)]
+        colours: list[Any] = [theme.ink, theme.signed[0], theme.signed[1], tuple(faint), tuple(calm)]
         names = ["none", "under half", "half to 90 %", "all but a few", "all"]
         norm = BoundaryNorm([-1, 1e-9, 0.5, 0.9, 1 - 1e-9, 2], 5)
         axes.imshow(np.ma.masked_invalid(self.share), cmap=ListedColormap(colours), norm=norm, aspect="auto")
