@@ -365,15 +365,15 @@ def _units(panel: Panel) -> Iterator[Finding]:
     order = np.lexsort((panel.values("event_time"), known, panel.series))
     values, known, units, series = values[order], known[order], units[order], panel.series[order]
     with np.errstate(divide="ignore", invalid="ignore"):
-        change = np.append(math.nan, np.log10(np.abs(values[1:] / values[:-1])))[: len(values)]
+        change = np.append(math.nan, np.log10(values[1:] / values[:-1]))[: len(values)]  # NaN across a sign
     inner = np.append(False, (series[1:] == series[:-1]))[: len(values)]
-    change[~inner] = math.nan
+    change[~inner] = 0.0
     inner &= np.append(False, units[1:] == units[:-1])[: len(values)]
+    before, after = np.append(0.0, change[:-1])[: len(change)], np.append(change[1:], 0.0)[: len(change)]
+    calm = (np.abs(before) <= 0.3) & ((np.abs(after) <= 0.3) | (np.abs(change + after) <= 0.3))
     power = np.select([np.abs(np.abs(change) - p) < 0.15 for p in (2, 3, 6, 9)], [2, 3, 6, 9], 0) * np.sign(
         change
     )
-    quiet = ~(np.abs(change) > 0.3)
-    calm = np.append(True, quiet[:-1])[: len(quiet)] | np.append(quiet[1:], True)[: len(quiet)]
     groups: dict[tuple[str, Any, int], list[int]] = {}
     for row in np.flatnonzero(inner & calm & (power != 0)).tolist():
         label = " ".join(panel.names[series[row]][1:])
