@@ -42,7 +42,7 @@ LIGHT = Theme(
     ink="#1f2328",
     muted="#5f6873",
     grid="#e3e6ea",
-    series=("#0072b2", "#d55e00", "#008c66", "#b8679a", "#8a6100", "#3f4854"),
+    series=("#0072b2", "#d55e00", "#008c66", "#be7eaa", "#664400", "#39424e"),
     gain="#0072b2",
     loss="#d55e00",
     ramp=("#eef4f9", "#8fc1e3", "#2b83ba", "#08406b"),
@@ -53,7 +53,7 @@ DARK = Theme(
     ink="#e6e9ed",
     muted="#98a2ad",
     grid="#2b323a",
-    series=("#56b4e9", "#f0883e", "#2dc79a", "#dd9bc3", "#e6c02f", "#c3cad2"),
+    series=("#56b4e9", "#f0883e", "#3fe0a0", "#c8589a", "#e6d84a", "#dadee7"),
     gain="#56b4e9",
     loss="#f0883e",
     ramp=("#1b2530", "#1f5c8c", "#4ea3dc", "#d7ecfb"),
@@ -324,7 +324,7 @@ def histogram(values: Any, *, title: str, unit: str = "", marks: Mapping[str, fl
                 va="top",
             )
         axes.set_ylim(0, max(counts.max(initial=0), 1) * (1.3 if marks else 1.05))
-        axes.set_xlabel(unit, loc="left")
+        axes.set_xlabel(readable(unit), loc="left")
 
     return figure(draw, title=title, unit=f"count of {finite.size:,}{lost}")
 

@@ -44,7 +44,7 @@ def readable(value: Any, *, limit: int = 60) -> str:
 
 
 def _exact_text(value: int | Decimal) -> str:
-    large = (isinstance(value, int) or value.is_finite()) and abs(value) >= 10_000
+    large = (isinstance(value, int) or value.is_finite()) and not -10_000 < value < 10_000
     return f"{value:,}" if large else str(value)
 
 
