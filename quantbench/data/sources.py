@@ -16,10 +16,10 @@ from __future__ import annotations
 import tomllib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from functools import cached_property, partial
+from functools import partial
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
@@ -34,7 +34,8 @@ from ..core.value import utc
 from .schema import NUMBER, Schema, conform, schema, violations
 
 # %% auto #0
-__all__ = ['FAULTS', 'Ability', 'Dataset', 'Batch', 'Chunk', 'sift', 'refusal', 'Source']
+__all__ = ['FAULTS', 'Ability', 'Dataset', 'Batch', 'Chunk', 'sift', 'refusal', 'Source', 'unpacked', 'SampleSource',
+           'Conformance', 'conformance']
 
 # %% ../../nbs/data/16_sources.ipynb #22de64f3
 class Ability(StrEnum):
@@ -175,3 +176,181 @@ class Source(ABC):
             raise QuantbenchError(
                 "QB-DATA-060", where=f"source {self.name}", value=str(ability), allowed=able
             )
+
+# %% ../../nbs/data/16_sources.ipynb #649102dd
+def unpacked(cells: pa.Table, name: str, how: Mapping[str, Any]) -> pa.Table:
+    "The rows of a table from what is stored of them and how it was packed."
+    contract, count = schema(name), cells.num_rows
+    columns = {n: cells[n] for n in cells.column_names}
+    for scaled, divisor in how["scale"].items():
+        columns[scaled] = pc.divide(columns[scaled].cast(NUMBER), float(divisor))
+    if "lag_us" in how:
+        columns["known_time"] = pc.add(columns["event_time"], pa.scalar(how["lag_us"], pa.duration("us")))
+    fixed = {
+        c.name: pa.repeat(pa.scalar(how["constants"].get(c.name), c.type), count) for c in contract.columns
+    }
+    kept = [columns[c.name].cast(c.type) if c.name in columns else fixed[c.name] for c in contract.columns]
+    return pa.table(kept, contract.arrow)
+
+
+class SampleSource(Source):
+    "The data that comes with the package; a range of `event_time` is its own chunk."
+
+    name, can = "sample", frozenset({Ability.RANGE, Ability.REFRESH})
+
+    def __init__(self, root: Path | None = None) -> None:
+        self._root = root or Path(str(files("quantbench"))) / "sample"
+        listed = tomllib.loads((self._root / "manifest.toml").read_text(encoding="utf-8"))["dataset"]
+        self._entries = {entry["name"]: entry for entry in listed}
+
+    def discover(self) -> tuple[Dataset, ...]:
+        return tuple(self._dataset(entry) for entry in self._entries.values())
+
+    def _dataset(self, entry: Mapping[str, Any]) -> Dataset:
+        rules = sha256(
+            repr([(k, entry[k]) for k in ("constants", "scale", "lag_us") if k in entry]).encode()
+        ).hexdigest()
+        size = (self._root / f"{entry['name']}.parquet").stat().st_size
+        return Dataset(
+            entry["name"], entry["table"], rules, entry["known"], size, entry["licence"], entry["note"]
+        )
+
+    def _chunks(self, dataset: Dataset, start: datetime | None, end: datetime | None) -> Iterator[Chunk]:
+        import pyarrow.parquet as parquet
+
+        entry, path = self._entries[dataset.name], self._root / f"{dataset.name}.parquet"
+        data = path.read_bytes()
+        if (found := sha256(data).hexdigest()) != entry["sha256"]:
+            raise QuantbenchError("QB-DATA-003", where=path.name, value=found, allowed=entry["sha256"])
+        file, asked = parquet.ParquetFile(pa.BufferReader(data)), f"{start} {end}" if start or end else ""
+        for group in range(file.num_row_groups):
+            content = sha256(f"{found} {group} {asked}".encode()).hexdigest()
+            load = partial(_load_group, file, group, entry, (start, end))
+            yield Chunk(
+                dataset, path.name, content, load, "row", dataset.size * (group + 1) // file.num_row_groups
+            )
+
+
+def _load_group(
+    file: Any, group: int, entry: Mapping[str, Any], span: tuple[datetime | None, datetime | None]
+) -> Batch:
+    rows = unpacked(file.read_row_group(group, use_threads=False), entry["table"], entry)
+    for limit, within in zip(span, (pc.greater_equal, pc.less_equal), strict=True):
+        rows = rows if limit is None else rows.filter(within(rows["event_time"], limit))
+    return Batch(rows, FAULTS.empty_table(), lambda i: i + 1, lambda i: str(rows.slice(i, 1).to_pylist()[0]))
+
+# %% ../../nbs/data/16_sources.ipynb #61471b37
+def _equal(ours: list[Chunk], theirs: list[Chunk]) -> bool:
+    return [c.id for c in ours] == [c.id for c in theirs] and all(
+        a.load().rows.equals(b.load().rows) for a, b in zip(ours, theirs, strict=True)
+    )
+
+
+def _refuses(call: Callable[[], object], code: str) -> bool:
+    try:
+        call()
+    except QuantbenchError as error:
+        return error.code == code
+    return False
+
+
+def _keeps(chunk: Chunk) -> bool:
+    "Are the rows that were sifted what the schema accepts?"
+    rows, _ = sift(chunk, chunk.load())
+    return bool(conform(rows, schema(chunk.dataset.table), where=chunk.place).equals(rows))
+
+
+def _halves(source: Source, name: str, chunks: list[Chunk]) -> bool:
+    "Do two ranges that meet give every row once?"
+    rows = pa.concat_tables([c.load().rows for c in chunks])
+    times = rows["event_time"].sort()
+    middle = times[len(times) // 2].as_py()
+    early = source.backfill(name, end=middle - timedelta(microseconds=1))
+    parts = pa.concat_tables([c.load().rows for c in [*early, *source.backfill(name, start=middle)]])
+    key = [(n, "ascending") for n in (*schema(chunks[0].dataset.table).key, "known_time", "revision")]
+    return bool(parts.sort_by(key).equals(rows.sort_by(key)))
+
+# %% ../../nbs/data/16_sources.ipynb #ef046ca9
+def _of_dataset(source: Source, dataset: Dataset) -> dict[str, bool]:
+    "Promises about one dataset."
+    name, chunks = dataset.name, list(source.backfill(dataset.name))
+    ids = frozenset(c.id for c in chunks)
+    can_range, can_refresh = Ability.RANGE in source.can, Ability.REFRESH in source.can
+    return {
+        "3 a backfill has rows": sum(c.load().rows.num_rows for c in chunks) > 0,
+        "4 columns and types are the schema's": all(
+            c.load().rows.schema.equals(schema(dataset.table).arrow) for c in chunks
+        ),
+        "5 sifted rows keep every rule": all(_keeps(c) for c in chunks),
+        "6 each chunk has its own id": len(ids) == len(chunks),
+        "7 a second backfill is the first": _equal(chunks, list(source.backfill(name))),
+        "8 a refresh with everything there is empty": not can_refresh
+        or not list(source.refresh(name, have=ids)),
+        "9 a refresh yields what is missing": not can_refresh
+        or _equal(chunks[-1:], list(source.refresh(name, have=ids - {chunks[-1].id}))),
+        "10 two ranges that meet are the whole": not can_range or _halves(source, name, chunks),
+        "11 every row names its source": all(
+            pc.all(pc.greater(pc.utf8_length(c.load().rows["source"]), 0)).as_py() for c in chunks
+        ),
+    }
+
+
+def _of_source(source: Source, datasets: tuple[Dataset, ...]) -> dict[str, bool]:
+    "Promises about the source as a whole."
+    first, names, noon = datasets[0].name, [d.name for d in datasets], datetime(2020, 1, 1, 12, tzinfo=UTC)
+    calls: dict[Ability, Callable[[], object]] = {
+        Ability.RANGE: lambda: source.backfill(first, start=noon),
+        Ability.REFRESH: lambda: source.refresh(first, have=frozenset()),
+        Ability.STREAM: lambda: source.stream(first),
+    }
+    return {
+        "1 datasets are named once, the same twice": len(set(names)) == len(names)
+        and source.discover() == datasets,
+        "2 each says how known_time comes about": all(d.known and schema(d.table) for d in datasets),
+        "12 what it cannot do it refuses": all(
+            _refuses(call, "QB-DATA-060") for a, call in calls.items() if a not in source.can
+        ),
+        "13 an unknown dataset is refused": _refuses(
+            lambda: source.backfill("no such dataset"), "QB-DATA-061"
+        ),
+        "14 a time without a zone is refused": Ability.RANGE not in source.can
+        or _refuses(lambda: source.backfill(first, start=noon.replace(tzinfo=None)), "QB-TIME-001"),
+    }
+
+# %% ../../nbs/data/16_sources.ipynb #22fca27f
+@dataclass(frozen=True, slots=True, repr=False)
+class Conformance(Shown):
+    "Which promises a source keeps."
+
+    source: str
+    kept: tuple[str, ...]
+    broken: tuple[str, ...]
+
+    def card(self) -> Card:
+        rows = [Row(promise, "kept") for promise in self.kept] + [
+            Row(promise, "broken") for promise in self.broken
+        ]
+        rows.sort(key=lambda row: int(row.label.split()[0]))
+        tone = "bad" if self.broken else "good"
+        return Card(
+            f"conformance of {self.source}",
+            f"{len(self.kept)} kept, {len(self.broken)} broken",
+            tone,
+            tuple(rows),
+        )
+
+
+def conformance(source: Source, only: frozenset[str] = frozenset()) -> Conformance:
+    "Hold a source to every promise, for all its datasets or those named."
+    datasets = source.discover()
+    broken: dict[str, list[str]] = {promise: [] for promise in _of_source(source, datasets)}
+    broken |= {promise: ["the source"] for promise, kept in _of_source(source, datasets).items() if not kept}
+    for dataset in datasets:
+        if not only or dataset.name in only:
+            for promise, kept in _of_dataset(source, dataset).items():
+                broken.setdefault(promise, []).extend([] if kept else [dataset.name])
+    return Conformance(
+        source.name,
+        tuple(promise for promise, names in broken.items() if not names),
+        tuple(f"{promise}: {', '.join(names)}" for promise, names in broken.items() if names),
+    )
