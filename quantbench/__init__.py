@@ -23,4 +23,66 @@ Modules:
 - `quantbench.data.store`: The lake: tables of facts that only grow, whose every byte is checked before it is believed.
 - `quantbench.data.synth`: Seeded markets whose truth is known, for lessons, for tests, and for methods that claim to find something."""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .core.clock import SimClock, WallClock
+    from .core.config import load
+    from .data.asof import history, latest, vintages
+    from .data.files import FileSource
+    from .data.ingest import ingest
+    from .data.quality import examine
+    from .data.seal import Project, create
+    from .data.snapshot import Snapshot
+    from .data.sources import SampleSource
+    from .data.store import Lake
+
 __version__ = "0.1.0"
+
+# A name is imported when it is first used: `import quantbench` itself loads nothing heavy.
+_HOME = {
+    "FileSource": "data.files",
+    "Lake": "data.store",
+    "Project": "data.seal",
+    "SampleSource": "data.sources",
+    "SimClock": "core.clock",
+    "Snapshot": "data.snapshot",
+    "WallClock": "core.clock",
+    "create": "data.seal",
+    "examine": "data.quality",
+    "history": "data.asof",
+    "ingest": "data.ingest",
+    "latest": "data.asof",
+    "load": "core.config",
+    "vintages": "data.asof",
+}
+
+__all__ = [  # noqa: F822
+    "FileSource",
+    "Lake",
+    "Project",
+    "SampleSource",
+    "SimClock",
+    "Snapshot",
+    "WallClock",
+    "create",
+    "examine",
+    "history",
+    "ingest",
+    "latest",
+    "load",
+    "vintages",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOME:
+        return getattr(import_module(f"quantbench.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'quantbench' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])
