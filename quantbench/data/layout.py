@@ -90,7 +90,7 @@ def _parquet(rows: pa.Table) -> memoryview:
 
 def write_files(rows: pa.Table, place: Path, count: int = 0) -> list[DataFile]:
     "Rows in canonical order as files on the disk below `place`, numbered from `count` on."
-    files = []
+    files: list[DataFile] = []
     for year, part in _pieces(rows):
         data = _parquet(part)
         name = f"year={year}/{count + len(files):05d}.parquet"
@@ -164,6 +164,14 @@ def _decoded(chunk: pa.DictionaryArray) -> pa.Array:
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+def _micros(time: datetime | None, where: str) -> int | None:
+    return (
+        None
+        if time is None
+        else (utc(time, where=f"the window's {where}") - _EPOCH) // timedelta(microseconds=1)
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Window:
     "Which rows a reader wants."
@@ -175,11 +183,9 @@ class Window:
     @classmethod
     def of(cls, assets: str | Collection[str] | None, start: datetime | None, end: datetime | None) -> Window:
         names = (assets,) if isinstance(assets, str) else assets
-        ends = [
-            t and (utc(t, where=f"scan, {n}") - _EPOCH) // timedelta(microseconds=1)
-            for n, t in (("start", start), ("end", end))
-        ]
-        return cls(None if names is None else tuple(sorted(set(names))), *ends)
+        return cls(
+            None if names is None else tuple(sorted(set(names))), _micros(start, "start"), _micros(end, "end")
+        )
 
     def touches(self, file: DataFile) -> bool:
         low, high = file.assets

@@ -44,7 +44,8 @@ def _numbers(column: pa.ChunkedArray) -> np.ndarray[Any, Any]:
     words = chunks[0].dictionary
     rank = np.empty(len(words), np.int64)
     rank[np.asarray(pc.array_sort_indices(words))] = np.arange(len(words))
-    return rank[np.concatenate([np.asarray(chunk.indices) for chunk in chunks])]
+    codes: np.ndarray[Any, Any] = np.concatenate([np.asarray(chunk.indices) for chunk in chunks])
+    return np.asarray(rank[codes])
 
 
 def canonical(rows: pa.Table, contract: Schema) -> pa.Table:
@@ -98,7 +99,7 @@ def _hash_text(values: pa.Array, update: Callable[[Any], None]) -> None:
     update(np.ascontiguousarray(encoded.indices.fill_null(-1)))
 
 # %% ../../nbs/data/11_snapshot.ipynb #380ef9a6
-_CLOSED = {
+_CLOSED: dict[str, str | bool | int | float | list[str]] = {
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,
     "python_enable_replacements": False,  # else SQL reads the notebook's variables

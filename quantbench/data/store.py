@@ -111,16 +111,18 @@ class _DeltaLog:
         entry = self.log / f"{version:020d}.json"
         return entry.exists() and entry.stat().st_size > 0
 
+    def forget(self) -> None:
+        "Read the log from its beginning the next time."
+        self._open = None
+
     def _fresh(self) -> Any:
         "The table at its newest version, reading only what was added since the last time."
         from deltalake import DeltaTable
 
-        delta, self._open = self._open, None  # after an error it is read anew
+        delta, self._open = self._open, None  # put back by who finds it sound
         if delta is None:
-            delta = DeltaTable(self.folder)
-        else:
-            delta.update_incremental()
-        self._open = delta
+            return DeltaTable(self.folder)
+        delta.update_incremental()
         return delta
 
     def listed(self) -> Listed:
@@ -133,11 +135,19 @@ class _DeltaLog:
                 raise ValueError(f"its columns are not those of {self.contract}")
             actions = pa.table(delta.get_add_actions())
             columns = [actions[name].to_pylist() for name in ("path", "size_bytes", "num_records")]
-            return (
-                delta.version(),
-                set(zip(*columns, strict=True)),
-                str(delta.history(1)[0].get("journal", "")),
+            version = delta.version()
+            found = version, set(zip(*columns, strict=True)), self._carried(version)
+            self._open = delta
+            return found
+
+    def _carried(self, version: int) -> str:
+        "The hash of the journal record that an entry came from; Delta's own `history` may be further on by now."
+        lines = (self.log / f"{version:020d}.json").read_text(encoding="utf-8").splitlines()
+        return str(
+            next(line["commitInfo"] for line in map(json.loads, lines) if "commitInfo" in line).get(
+                "journal", ""
             )
+        )
 
     def commit(self, commit: Commit, record_hash: str) -> None:
         "List exactly the files of a journaled commit, as exactly its version."
@@ -162,13 +172,14 @@ class _DeltaLog:
                 ),
                 post_commithook_properties=PostCommitHookProperties(cleanup_expired_logs=False),
             )
+        self._open = delta
         self._sync(commit.version)
 
     def _drop_if_empty(self, version: int) -> None:
         entry = self.log / f"{version:020d}.json"
         if entry.exists() and not entry.stat().st_size:
             entry.unlink()
-            self._open = None
+            self.forget()
 
     def _sync(self, version: int) -> None:
         "Delta leaves its files in the page cache."
@@ -222,11 +233,9 @@ class _Ledger:
                 wanted = {
                     (file.path, file.size, file.rows) for commit, _ in journaled for file in commit.files
                 }
-                if (
-                    len(journaled) < version
-                    or files != wanted
-                    or carried != ([""] + [h for _, h in journaled])[-1]
-                ):
+                hashes = ["", *(record_hash for _, record_hash in journaled)]
+                if len(journaled) < version or files != wanted or carried != hashes[-1]:
+                    log.forget()
                     raise _disagreement(
                         table, f"version {version} lists {len(files)} files, not the {len(wanted)}"
                     )
