@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -20,12 +21,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quantbench.core.check import QuantbenchError
+from quantbench.core.clock import SimClock
 from quantbench.data import asof
 from quantbench.data.asof import AsOfIndex, history_rows, latest_rows, vintage_rows
 from quantbench.data.schema import TEXT, TIME, Column, Schema, schema
+from quantbench.data.store import Lake
 
 START = datetime(2024, 3, 10, 6, 30, tzinfo=UTC)  # the hour before New York springs forward
-ZONES = [UTC, ZoneInfo("America/New_York"), ZoneInfo("Asia/Kathmandu"), timezone(-timedelta(hours=9, minutes=30))]
+NAIVE = START.replace(tzinfo=None)
+ZONES = [
+    UTC,
+    ZoneInfo("America/New_York"),
+    ZoneInfo("Asia/Kathmandu"),
+    timezone(-timedelta(hours=9, minutes=30)),
+]
 Row = dict[str, Any]
 
 
@@ -40,17 +49,31 @@ def indexed(rows: pa.Table, contract: Schema, *, as_of: datetime) -> pa.Table:
     return AsOfIndex(rows, contract).latest(as_of=as_of)
 
 
-ALL = (latest_rows, indexed, history_rows, vintage_rows)
+def in_parts(rows: pa.Table, contract: Schema, *, as_of: datetime) -> pa.Table:
+    third = rows.num_rows // 3
+    parts = (rows.slice(0, third), rows.slice(0, 0), rows.slice(third))
+    return latest_rows(iter(parts), contract, as_of=as_of)
 
 
-def by_definition(rows: pa.Table, contract: Schema, as_of: datetime) -> dict[Callable[..., pa.Table], list[Row]]:
+ALL = (latest_rows, indexed, in_parts, history_rows, vintage_rows)
+
+
+def by_definition(
+    rows: pa.Table, contract: Schema, as_of: datetime
+) -> dict[Callable[..., pa.Table], list[Row]]:
     """What each query must return: of the known versions all, the last of each fact, the last fact of each series."""
     settled = rows.sort_by([(name, "ascending") for name in rows.column_names]).to_pylist()
     known = [row for row in settled if row["known_time"] <= as_of]
     versions = sorted(known, key=lambda row: order(row, (*contract.key, "known_time", "revision")))
     facts = list({order(row, contract.key): row for row in versions}.values())
     newest = list({order(row, contract.series): row for row in facts}.values())
-    return {latest_rows: newest, indexed: newest, history_rows: facts, vintage_rows: versions}
+    return {
+        latest_rows: newest,
+        indexed: newest,
+        in_parts: newest,
+        history_rows: facts,
+        vintage_rows: versions,
+    }
 
 
 # ---- random facts that collide as often as they can ----------------------------------------------------------
@@ -93,7 +116,7 @@ def cut(rng: np.random.Generator, rows: pa.Table) -> pa.Table:
     columns = []
     for field, column in zip(rows.schema, rows.columns, strict=True):
         edges = [0, *sorted(rng.integers(0, rows.num_rows + 1, int(rng.integers(3)))), rows.num_rows]
-        chunks = [column.slice(a, b - a).combine_chunks() for a, b in zip(edges, edges[1:], strict=False)]
+        chunks = [column.slice(a, b - a).combine_chunks() for a, b in pairwise(edges)]
         if field.type == TEXT and rng.random() < 0.5:
             coded = [chunk.dictionary_encode() for chunk in chunks]
             small = max(len(chunk.dictionary) for chunk in coded) < 128
@@ -108,16 +131,24 @@ def cut(rng: np.random.Generator, rows: pa.Table) -> pa.Table:
 def test_20000_cases_agree_with_the_definition(soak: int) -> None:
     """A case is one series asked at one moment. Catches any error of order, version, tie, null, zone or layout."""
     rng = np.random.default_rng(20240607)
-    contracts = [schema(name) for name in ("observations", "trades", "events", "bars", "options", "membership")]
+    contracts = [
+        schema(name) for name in ("observations", "trades", "events", "bars", "options", "membership")
+    ]
     cases = withdrawn = restated = 0
     while cases < 20_000 * soak:
         contract = contracts[int(rng.integers(len(contracts)))]
-        rows = draw_rows(rng, contract, int(rng.choice([1, 20, 60])))
-        moment = START + timedelta(minutes=30 * int(rng.integers(-1, 12)), microseconds=int(rng.integers(-1, 2)))
+        rows = draw_rows(rng, contract, int(rng.choice([1, 40, 120])))
+        moment = START + timedelta(
+            minutes=30 * int(rng.integers(-1, 12)), microseconds=int(rng.integers(-1, 2))
+        )
         as_of = moment.astimezone(ZONES[int(rng.integers(len(ZONES)))])
         expected = by_definition(rows, contract, moment)
         for query, answer in expected.items():
-            assert query(cut(rng, rows), contract, as_of=as_of).to_pylist() == answer, (query, contract, moment)
+            assert query(cut(rng, rows), contract, as_of=as_of).to_pylist() == answer, (
+                query,
+                contract,
+                moment,
+            )
         cases += max(len(expected[latest_rows]), 1)
         withdrawn += sum(None in row.values() for row in expected[latest_rows])
         restated += expected[history_rows] != expected[vintage_rows]
@@ -130,7 +161,9 @@ def test_the_compiled_loops_equal_the_same_loops_in_python(monkeypatch: pytest.M
     moments = [START + timedelta(minutes=30 * n) for n in range(12)]
 
     def answers() -> list[pa.Table]:
-        return [query(rows, schema(name), as_of=m) for name, rows in cases for m in moments[::3] for query in ALL]
+        return [
+            query(rows, schema(name), as_of=m) for name, rows in cases for m in moments[::3] for query in ALL
+        ]
 
     compiled = answers()
     monkeypatch.setattr(asof, "_compiled", lambda kernel: kernel)
@@ -171,7 +204,9 @@ def test_the_future_cannot_be_felt(seed: int, hour: int) -> None:
     past, future = rows.filter(pc.invert(later)), rows.filter(later)
     garbage = draw_rows(rng, OBSERVATIONS, 9)
     delayed = pc.add(garbage["known_time"], pa.scalar(timedelta(days=400), pa.duration("us")))
-    garbage = garbage.set_column(garbage.column_names.index("known_time"), OBSERVATIONS.arrow.field("known_time"), delayed)
+    garbage = garbage.set_column(
+        garbage.column_names.index("known_time"), OBSERVATIONS.arrow.field("known_time"), delayed
+    )
     for query in ALL:
         expected = query(rows, OBSERVATIONS, as_of=as_of)
         assert query(past, OBSERVATIONS, as_of=as_of) == expected
@@ -206,7 +241,9 @@ def test_delays_never_make_a_fact_known_earlier(seed: int, hour: int, most: int)
     rows = draw_rows(rng, OBSERVATIONS, 6)
     delay = pa.array(rng.integers(0, most, rows.num_rows) * 60_000_000, pa.duration("us"))
     place = rows.column_names.index("known_time")
-    delayed = rows.set_column(place, OBSERVATIONS.arrow.field("known_time"), pc.add(rows["known_time"], delay))
+    delayed = rows.set_column(
+        place, OBSERVATIONS.arrow.field("known_time"), pc.add(rows["known_time"], delay)
+    )
     as_of = START + timedelta(hours=hour)
     facts = [
         {order(r, OBSERVATIONS.key) for r in history_rows(table, OBSERVATIONS, as_of=as_of).to_pylist()}
@@ -237,8 +274,16 @@ def test_series_of_which_most_combinations_do_not_occur() -> None:
     drawn = {}
     for n in range(6000):
         row = {"asset": f"A{rng.integers(1000)}", "right": "call", "strike": float(rng.integers(1, 1000))}
-        row |= {"expiry": START + timedelta(days=int(rng.integers(1000))), "event_time": START, "source": "test"}
-        row |= {"known_time": START + timedelta(hours=int(rng.integers(3))), "revision": 0, "bid": float(n + 1)}
+        row |= {
+            "expiry": START + timedelta(days=int(rng.integers(1000))),
+            "event_time": START,
+            "source": "test",
+        }
+        row |= {
+            "known_time": START + timedelta(hours=int(rng.integers(3))),
+            "revision": 0,
+            "bid": float(n + 1),
+        }
         drawn[order(row, (*schema("options").key, "known_time"))] = row
     rows = pa.Table.from_pylist(list(drawn.values()), schema=schema("options").arrow)
     as_of = START + timedelta(hours=1)
@@ -250,7 +295,10 @@ def test_a_dictionary_may_hold_a_text_twice_and_texts_nobody_uses() -> None:
     words = pa.array(["zeta", "US", "unused", "US", "alpha"])
     assets = pa.DictionaryArray.from_arrays(pa.array([1, 3, 4, 0], pa.int16()), words)
     base = {"field": "gdp", "unit": "percent", "revision": 0, "source": "test", "asset": "x"}
-    facts = [base | {"event_time": START, "known_time": START + timedelta(hours=n), "value": float(n)} for n in range(4)]
+    facts = [
+        base | {"event_time": START, "known_time": START + timedelta(hours=n), "value": float(n)}
+        for n in range(4)
+    ]
     rows = pa.Table.from_pylist(facts, schema=OBSERVATIONS.arrow).set_column(0, "asset", assets)
     for query in (latest_rows, history_rows, indexed):
         found = query(rows, OBSERVATIONS, as_of=START + timedelta(hours=9))
@@ -262,7 +310,7 @@ def test_a_dictionary_may_hold_a_text_twice_and_texts_nobody_uses() -> None:
 
 
 @pytest.mark.parametrize("query", ALL)
-@pytest.mark.parametrize("as_of", [datetime(2024, 7, 3), "2024-07-03", None, START.date(), 1.7e9])
+@pytest.mark.parametrize("as_of", [NAIVE, "2024-07-03", None, START.date(), 1.7e9])
 def test_a_moment_without_a_zone_is_refused(query: Callable[..., pa.Table], as_of: Any) -> None:
     for rows in (draw_rows(np.random.default_rng(1), OBSERVATIONS, 3), OBSERVATIONS.arrow.empty_table()):
         with pytest.raises(QuantbenchError, match="QB-TIME-001"):
@@ -308,6 +356,58 @@ def test_rows_that_cannot_be_decided_on_are_refused(
         query(rows, OBSERVATIONS, as_of=START)
 
 
+# ---- from the lake -------------------------------------------------------------------------------------------
+
+
+def test_the_reads_agree_with_the_definition_however_the_lake_was_written(tmp_path: Path) -> None:
+    """Several appends in any order, read through windows, assets and columns. Catches a file wrongly left unopened."""
+    rng = np.random.default_rng(5)
+    for name in ("observations", "trades", "options"):
+        contract = schema(name)
+        rows = draw_rows(rng, contract, 12)
+        years = pa.array(rng.integers(0, 3, rows.num_rows) * 366 * 86_400_000_000, pa.duration("us"))
+        for column in ("event_time", "known_time"):
+            place = rows.column_names.index(column)
+            rows = rows.set_column(place, contract.arrow.field(column), pc.add(rows[column], years))
+        lake = Lake.create(tmp_path / name, clock=SimClock(START))
+        for low in range(0, rows.num_rows, 40):
+            lake.append(name, rows.slice(low, 40), source="test")
+        for _ in range(12):
+            as_of = START + timedelta(days=366 * int(rng.integers(3)), minutes=30 * int(rng.integers(-1, 12)))
+            start, end = (START + timedelta(days=366 * n, hours=1) for n in (0, 2))
+            local, expected = as_of.astimezone(ZONES[1]), by_definition(rows, contract, as_of)
+            assert asof.latest(lake, name, as_of=local).rows.to_pylist() == expected[latest_rows]
+            assert AsOfIndex.open(lake, name).latest(as_of=local).to_pylist() == expected[latest_rows]
+            assert asof.vintages(lake, name, as_of=local).rows.to_pylist() == expected[vintage_rows]
+            within = [row for row in expected[history_rows] if start <= row["event_time"] < end]
+            assert asof.history(lake, name, as_of=local, start=start, end=end).rows.to_pylist() == within
+            some = [row for row in expected[history_rows] if row["asset"] in ("A1", "A7")]
+            assert asof.history(lake, name, as_of=local, assets=["A7", "A1"]).rows.to_pylist() == some
+
+
+def test_a_read_says_what_it_is(tmp_path: Path) -> None:
+    """Columns asked for and those that decide; the schema's types; as_of in UTC; the version; an empty table too."""
+    lake = Lake.create(tmp_path / "lake", clock=SimClock(START))
+    for read in (asof.latest, asof.history, asof.vintages):
+        nothing = read(lake, "observations", as_of=START, columns=["value"])
+        assert len(nothing) == 0 and nothing.version == 0
+    lake.append("observations", draw_rows(np.random.default_rng(1), OBSERVATIONS, 3), source="test")
+    for read in (asof.latest, asof.history, asof.vintages):
+        found = read(
+            lake, "observations", as_of=(START + timedelta(days=1)).astimezone(ZONES[2]), columns=["value"]
+        )
+        wanted = ["asset", "field", "value", "event_time", "known_time", "revision"]
+        assert found.rows.schema == pa.schema([OBSERVATIONS.arrow.field(n) for n in wanted])
+        assert (found.version, found.as_of, found.as_of.tzinfo) == (1, START + timedelta(days=1), UTC)
+        assert len(read(lake, "observations", as_of=datetime.max.replace(tzinfo=UTC))) >= len(found) > 0
+        with pytest.raises(QuantbenchError, match="QB-TIME-001"):
+            read(lake, "observations", as_of=NAIVE)
+        with pytest.raises(QuantbenchError, match="QB-DATA-029"):
+            read(lake, "observations", as_of=START, columns=["valu"])
+        with pytest.raises(TypeError, match="as_of"):
+            read(lake, "observations")
+
+
 # ---- the compiled loops on the disk --------------------------------------------------------------------------
 
 PROBE = """
@@ -334,7 +434,9 @@ def test_compiled_loops_are_kept_where_one_may_write(root: Path, tmp_path: Path)
 
     def probe() -> list[str]:
         command = [sys.executable, "-c", PROBE]
-        done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
+        )
         return done.stdout.split()
 
     beside = package / "data" / "__pycache__"
