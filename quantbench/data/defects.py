@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..core.check import QuantbenchError
+from .reference import RATIOS
 from .schema import Schema
 
 # %% auto #0
@@ -273,6 +274,13 @@ def _explained(panel: Panel, actions: pa.Table | None) -> Array:
     return marked & ~panel.first
 
 
+def _ratio(change: float) -> str:
+    "The split that a step in logs looks like."
+    near = min(RATIOS, key=lambda ratio: abs(change - math.log(ratio)))
+    simple = abs(change - math.log(near)) <= 0.06
+    return f"as by a split {RATIOS[near]}" if simple else f"ratio {math.exp(abs(change)):.3g}"
+
+
 def _jumps(panel: Panel, limits: Limits, actions: pa.Table | None) -> Iterator[Finding]:
     price = panel.values("close")
     change = np.append(math.nan, np.log(price[1:] / price[:-1])) if len(price) else price
@@ -292,7 +300,7 @@ def _jumps(panel: Panel, limits: Limits, actions: pa.Table | None) -> Iterator[F
         return f"{price[row - 1]:g} to {price[row]:g}, {abs(score[row]):.0f} deviations"
 
     yield from each(panel, "spike", spike, score, moved)
-    yield from each(panel, "split", split, change, lambda row: f"{price[row - 1]:g} to {price[row]:g}, ratio {math.exp(abs(change[row])):.3g}")  # fmt: skip
+    yield from each(panel, "split", split, change, lambda row: f"{price[row - 1]:g} to {price[row]:g}, {_ratio(-change[row])}")  # fmt: skip
     yield from each(panel, "outlier", outlier, score, moved)
 
 # %% ../../nbs/data/18_defects.ipynb #18c199dd
