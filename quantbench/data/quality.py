@@ -56,7 +56,7 @@ def _inferred(day: Array, series: Array, count: int) -> tuple[Array, Array]:
     live = np.maximum.accumulate(seen, axis=1) & np.maximum.accumulate(seen[:, ::-1], axis=1)[:, ::-1]
     kept = np.flatnonzero((seen.sum(0) > 0) & (2 * seen.sum(0) >= live.sum(0)))
     opens = (low + kept).astype("datetime64[us]")
-    return opens, opens + np.timedelta64(1, "D")
+    return opens, opens + np.timedelta64(1, "D") - np.timedelta64(1, "us")
 
 
 def attendance(panel: Panel, calendar: Hours | None, limits: Limits) -> Attendance:
@@ -88,7 +88,7 @@ def _sessions(panel: Panel, roll: Attendance) -> Iterator[Finding]:
     missing = roll.expected & ~roll.present
     common = (missing.sum(0) * 2 > roll.expected.sum(0)) & (roll.expected.sum(0) >= 5)
     if common.any():
-        days = [str(d) for d in roll.closes[common].astype("datetime64[D]")]
+        days = [str(d) for d in (roll.closes[common] - np.timedelta64(1, "us")).astype("datetime64[D]")]
         shown = ", ".join(days[:3]) + (" …" if len(days) > 3 else "")
         first = moment(roll.closes[common][0])
         yield Finding("gap", "warning", name, "", "most series", first, len(days), f"sessions {shown}")
