@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Any
 
@@ -238,21 +239,13 @@ def bar_length(panel: Panel) -> Array:
 def _medians(values: Array, series: Array, count: int) -> Array:
     "The median of each series' finite values; NaN where there are fewer than 30."
     finite = np.isfinite(values)
-    values, series = values[finite], series[finite]
-    order = np.argsort(values)
-    numbers = series[order].astype(
-        np.uint16 if count < 65_536 else np.int64
-    )  # a radix sort for the short ones
-    ordered = values[order[np.argsort(numbers, kind="stable")]]
-    sizes = np.bincount(series, minlength=count)
-    starts = np.cumsum(sizes) - sizes
-    padded = np.append(ordered, [math.nan] * 2)
-    middle = (padded[starts + np.maximum(sizes - 1, 0) // 2] + padded[starts + sizes // 2]) / 2
-    return np.where(sizes >= 30, middle, math.nan)
+    values, edges = values[finite], np.searchsorted(series[finite], np.arange(count + 1))
+    parts = (values[start:stop] for start, stop in pairwise(edges.tolist()))
+    return np.array([np.median(part) if len(part) >= 30 else math.nan for part in parts], float)
 
 
 def robust(values: Array, series: Array, count: int) -> Array:
-    "Each value's distance from its series' median, in robust deviations (1.4826 MAD)."
+    "Each value's distance from its series' median, in robust deviations (1.4826 MAD); `series` ascends."
     distance = values - _medians(values, series, count)[series]
     spread = 1.4826 * _medians(np.abs(distance), series, count)[series]
     return np.asarray(distance / np.where(spread > 0, spread, math.nan))
