@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Any
 
@@ -19,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..core.check import QuantbenchError
+from .reference import RATIOS
 from .schema import Schema
 
 # %% auto #0
@@ -237,21 +239,13 @@ def bar_length(panel: Panel) -> Array:
 def _medians(values: Array, series: Array, count: int) -> Array:
     "The median of each series' finite values; NaN where there are fewer than 30."
     finite = np.isfinite(values)
-    values, series = values[finite], series[finite]
-    order = np.argsort(values)
-    numbers = series[order].astype(
-        np.uint16 if count < 65_536 else np.int64
-    )  # a radix sort for the short ones
-    ordered = values[order[np.argsort(numbers, kind="stable")]]
-    sizes = np.bincount(series, minlength=count)
-    starts = np.cumsum(sizes) - sizes
-    padded = np.append(ordered, [math.nan] * 2)
-    middle = (padded[starts + np.maximum(sizes - 1, 0) // 2] + padded[starts + sizes // 2]) / 2
-    return np.where(sizes >= 30, middle, math.nan)
+    values, edges = values[finite], np.searchsorted(series[finite], np.arange(count + 1))
+    parts = (values[start:stop] for start, stop in pairwise(edges.tolist()))
+    return np.array([np.median(part) if len(part) >= 30 else math.nan for part in parts], float)
 
 
 def robust(values: Array, series: Array, count: int) -> Array:
-    "Each value's distance from its series' median, in robust deviations (1.4826 MAD)."
+    "Each value's distance from its series' median, in robust deviations (1.4826 MAD); `series` ascends."
     distance = values - _medians(values, series, count)[series]
     spread = 1.4826 * _medians(np.abs(distance), series, count)[series]
     return np.asarray(distance / np.where(spread > 0, spread, math.nan))
@@ -273,6 +267,13 @@ def _explained(panel: Panel, actions: pa.Table | None) -> Array:
     return marked & ~panel.first
 
 
+def _ratio(change: float) -> str:
+    "The split that a step in logs looks like."
+    near = min(RATIOS, key=lambda ratio: abs(change - math.log(ratio)))
+    simple = abs(change - math.log(near)) <= 0.06
+    return f"as by a split {RATIOS[near]}" if simple else f"ratio {math.exp(abs(change)):.3g}"
+
+
 def _jumps(panel: Panel, limits: Limits, actions: pa.Table | None) -> Iterator[Finding]:
     price = panel.values("close")
     change = np.append(math.nan, np.log(price[1:] / price[:-1])) if len(price) else price
@@ -292,7 +293,7 @@ def _jumps(panel: Panel, limits: Limits, actions: pa.Table | None) -> Iterator[F
         return f"{price[row - 1]:g} to {price[row]:g}, {abs(score[row]):.0f} deviations"
 
     yield from each(panel, "spike", spike, score, moved)
-    yield from each(panel, "split", split, change, lambda row: f"{price[row - 1]:g} to {price[row]:g}, ratio {math.exp(abs(change[row])):.3g}")  # fmt: skip
+    yield from each(panel, "split", split, change, lambda row: f"{price[row - 1]:g} to {price[row]:g}, {_ratio(-change[row])}")  # fmt: skip
     yield from each(panel, "outlier", outlier, score, moved)
 
 # %% ../../nbs/data/18_defects.ipynb #18c199dd

@@ -18,22 +18,8 @@ from ..core.check import QuantbenchError
 from ..core.plot import Plot, Theme, figure, histogram
 from ..core.show import Card, Row, Shown, Table, Tone, readable
 from ..core.show import table as as_table
-from quantbench.data.defects import (
-    Array,
-    KINDS,
-    SEVERITIES,
-    Finding,
-    Limits,
-    Panel,
-    bar_length,
-    each,
-    find,
-    lags,
-    lateness,
-    moment,
-    panel,
-    silent,
-)
+from .defects import KINDS, SEVERITIES, Array, Finding, Limits, Panel, bar_length, each, find  # fmt: skip
+from .defects import lags, lateness, moment, panel, silent  # fmt: skip
 from .schema import SCHEMAS, schema
 from .store import Lake, scan
 
@@ -70,7 +56,7 @@ def _inferred(day: Array, series: Array, count: int) -> tuple[Array, Array]:
     live = np.maximum.accumulate(seen, axis=1) & np.maximum.accumulate(seen[:, ::-1], axis=1)[:, ::-1]
     kept = np.flatnonzero((seen.sum(0) > 0) & (2 * seen.sum(0) >= live.sum(0)))
     opens = (low + kept).astype("datetime64[us]")
-    return opens, opens + np.timedelta64(1, "D")
+    return opens, opens + np.timedelta64(1, "D") - np.timedelta64(1, "us")
 
 
 def attendance(panel: Panel, calendar: Hours | None, limits: Limits) -> Attendance:
@@ -102,7 +88,7 @@ def _sessions(panel: Panel, roll: Attendance) -> Iterator[Finding]:
     missing = roll.expected & ~roll.present
     common = (missing.sum(0) * 2 > roll.expected.sum(0)) & (roll.expected.sum(0) >= 5)
     if common.any():
-        days = [str(d) for d in roll.closes[common].astype("datetime64[D]")]
+        days = [str(d) for d in (roll.closes[common] - np.timedelta64(1, "us")).astype("datetime64[D]")]
         shown = ", ".join(days[:3]) + (" …" if len(days) > 3 else "")
         first = moment(roll.closes[common][0])
         yield Finding("gap", "warning", name, "", "most series", first, len(days), f"sessions {shown}")
@@ -197,11 +183,10 @@ class Coverage:
         years = np.flatnonzero(np.diff(self.periods.astype("datetime64[Y]").astype(int), prepend=-9999))
         step = -(-len(years) // 14)
         axes.set_xticks(years[::step] - 0.5, [str(self.periods[y])[:4] for y in years[::step]], ha="left")
+        edge = axes.get_yaxis_transform()
         for row, value in enumerate(self.overall):
             text = "100 %" if value == 1 else f"{min(value, 0.9999):.2%}".replace("%", " %")
-            axes.text(
-                1.008, row, text, transform=axes.get_yaxis_transform(), va="center", size=7, color=theme.muted
-            )
+            axes.text(1.008, row, text, transform=edge, va="center", size=7, color=theme.muted)
         handles = [Patch(facecolor=c, label=n) for c, n in zip(colours, names, strict=True)]
         axes.legend(handles=handles, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=5, frameon=False, fontsize=7.5, handlelength=1.0, columnspacing=1.2)  # fmt: skip
 
@@ -286,65 +271,24 @@ class QualityReport(Shown):
     @property
     def verdict(self) -> str:
         "One line: how many, where, and the worst."
-        counts = [sum(f.severity == s for f in self.found) for s in SEVERITIES]
-        said = ", ".join(
-            f"{n:,} {s}{'' if n == 1 else 's'}"
-            for n, s in zip(counts, SEVERITIES, strict=True)
-            if n or s != "note"
-        )
-        series = sum(t.series for t in self.tables)
-        scope = f"{series:,} series of {len(self.tables)} table{'' if len(self.tables) == 1 else 's'}"
-        worst = f"; worst: {_line(self.found[0])}" if self.found else ""
-        return f"{said} in {scope}{worst}"
+        return _verdict(self)
 
     @property
     def findings(self) -> pa.Table:
         "One row for each finding, with its meaning and what to do."
-        names = (
-            "severity",
-            "kind",
-            "code",
-            "table",
-            "asset",
-            "series",
-            "when",
-            "count",
-            "detail",
-            "meaning",
-            "remedy",
-        )
-        columns = {name: [getattr(f, name) for f in self.found] for name in names}
-        times = pa.array(columns.pop("when"), pa.timestamp("us", "UTC"))
-        counts = pa.array(columns.pop("count"), pa.int64())
-        texts = {name: pa.array(values, pa.string()) for name, values in columns.items()}
-        return pa.table({**texts, "when": times, "count": counts}).select(names)
+        times, number = pa.timestamp("us", "UTC"), pa.int64()
+        kinds = {name: {"when": times, "count": number}.get(name, pa.string()) for name in _FIELDS}
+        return pa.table({n: pa.array([getattr(f, n) for f in self.found], kind) for n, kind in kinds.items()})
 
     def check(self, *, strict: bool = False) -> None:
         "Refuse with the code of the worst error; if strict, of the worst warning too."
         for f in self.found[:1]:
             if f.severity == "error" or (strict and f.severity == "warning"):
-                raise QuantbenchError(
-                    f.code, where=f"{f.table}, {f.asset or f.series}", value=self.verdict, remedy=f.remedy
-                )
+                where = f"{f.table}, {f.asset or f.series}"
+                raise QuantbenchError(f.code, where=where, value=self.verdict, remedy=f.remedy)
 
     def card(self) -> Card:
-        tones: Mapping[str, Tone] = {"error": "bad", "warning": "warn"}
-        tone = tones.get(self.found[0].severity if self.found else "", "good")
-        rows = (
-            Row("as known at", self.as_of),
-            *(Row("not checked", "", note=text) for text in self.not_checked),
-        )
-        late = [np.asarray(t.late / np.timedelta64(1, "D")) for t in self.tables if len(t.late)]
-        marks = [histogram(np.concatenate(late), title="Restated facts: when their newest version came", unit="days after the first version")] if late else []  # fmt: skip
-        pictures = (*(c.plot() for c in self.coverage[:4]), *marks)
-        return Card(
-            "Quality of the data",
-            self.verdict,
-            tone,
-            rows,
-            (_kinds(self.found), _tables(self.tables)),
-            pictures,
-        )
+        return _card(self)
 
     def html(self) -> str:
         "One page: no scripts, nothing from outside, light or dark as the reader's system is."
@@ -353,6 +297,49 @@ class QualityReport(Shown):
 
     def __rich__(self) -> Any:
         return _terminal(self)
+
+
+_FIELDS = (
+    "severity",
+    "kind",
+    "code",
+    "table",
+    "asset",
+    "series",
+    "when",
+    "count",
+    "detail",
+    "meaning",
+    "remedy",
+)
+
+# %% ../../nbs/data/20_quality.ipynb #9d3d2c3d
+def _verdict(report: QualityReport) -> str:
+    counts = {s: sum(f.severity == s for f in report.found) for s in SEVERITIES}
+    said = ", ".join(f"{n:,} {s}{'' if n == 1 else 's'}" for s, n in counts.items() if n or s != "note")
+    series, tables = sum(t.series for t in report.tables), len(report.tables)
+    worst = f"; worst: {_line(report.found[0])}" if report.found else ""
+    return f"{said} in {series:,} series of {tables} table{'' if tables == 1 else 's'}{worst}"
+
+
+def _card(report: QualityReport) -> Card:
+    tones: Mapping[str, Tone] = {"error": "bad", "warning": "warn"}
+    tone = tones.get(report.found[0].severity if report.found else "", "good")
+    rows = [
+        Row("as known at", report.as_of),
+        *(Row("not checked", "", note=text) for text in report.not_checked),
+    ]
+    pictures = [c.plot() for c in report.coverage[:_PICTURES]]
+    if late := [np.asarray(t.late / np.timedelta64(1, "D")) for t in report.tables if len(t.late)]:
+        title, unit = "Restated facts: when their newest version came", "days after the first version"
+        pictures.append(histogram(np.concatenate(late), title=title, unit=unit))
+    if (more := len(report.coverage) - _PICTURES) > 0:
+        rows.append(Row("not drawn", more, "groups of series", "all of them are in report.coverage"))
+    tables = (_kinds(report.found), _tables(report.tables))
+    return Card("Quality of the data", report.verdict, tone, tuple(rows), tables, tuple(pictures))
+
+
+_PICTURES = 4
 
 # %% ../../nbs/data/20_quality.ipynb #4e105754
 def _line(finding: Finding) -> str:
@@ -432,9 +419,7 @@ def _terminal(report: QualityReport) -> Any:
 _UNREAD = ("book", "events", "sentiment", "corporate_actions", "symbols", "attributes")
 
 
-def _unread(
-    names: Sequence[str], groups: Sequence[tuple[str, int, bool]], actions: pa.Table | None
-) -> Iterator[str]:
+def _unread(names: Sequence[str], groups: Sequence[tuple[str, int, bool]], actions: Any) -> Iterator[str]:
     "What nobody looked at, in sentences."
     yield "whether any value is right: nothing was compared with a second source"
     if unread := sorted(set(names) & set(_UNREAD)):
@@ -466,8 +451,9 @@ def report(tables: Mapping[str, Any], *, as_of: datetime, calendar: Calendars = 
             shares.append(coverage(label, some, roll))
             groups.append((label, len(some.names), roll.inferred))
     ordered = tuple(sorted(found, key=lambda f: f.rank))
+    drawn = tuple(sorted(shares, key=lambda one: (-len(one.labels), one.title)))
     return QualityReport(
-        as_of, ordered, tuple(shares), tuple(summaries), tuple(_unread(sorted(given), groups, actions))
+        as_of, ordered, drawn, tuple(summaries), tuple(_unread(sorted(given), groups, actions))
     )
 
 
