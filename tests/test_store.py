@@ -458,6 +458,24 @@ def test_a_rewritten_journal_is_refused(small, tmp_path):
         content(copy)
 
 
+@pytest.mark.parametrize("field", ["path", "size", "numRecords"])
+def test_a_delta_entry_that_lists_something_else_is_refused(tmp_path, field):
+    lake = Lake.create(tmp_path / "lake", clock=CLOCK)
+    put(lake, 0)
+    file = lake.commits("observations")[0].files[0]
+    entry = tmp_path / f"lake/observations/_delta_log/{1:020d}.json"
+    said = {
+        "path": (file.path, file.path[:-9] + "0.parquet"),
+        "size": (f'"size":{file.size}', f'"size":{file.size + 1}'),
+        "numRecords": (f'numRecords\\": {file.rows}', f'numRecords\\": {file.rows + 1}'),
+    }[field]
+    text = entry.read_text()
+    assert text.count(said[0]) >= 1
+    entry.write_text(text.replace(*said))
+    with refused("QB-DATA-032", show=False):
+        numbers(fresh(tmp_path / "lake"))
+
+
 @pytest.mark.parametrize("lost", [1, 2, 3])
 def test_a_lost_delta_entry(tmp_path, lost):
     """One entry behind is a writer at work, or dead: the older version is served and the next writer repairs it."""
