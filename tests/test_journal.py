@@ -1037,3 +1037,26 @@ def test_missing_folders_and_files_are_refused(tmp_path):
     with refused("QB-JNL-013", show=False):
         open_(tmp_path / "new.journal", create=False)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_signal_handler_that_appends_just_before_the_group_is_composed(path, monkeypatch):
+    """It runs where Python looks for signals, on entering a function: the group must not be numbered from the old head."""
+    import quantbench.core.journal as module
+
+    composed = module._compose
+    said = []
+
+    def interrupted(*arguments):
+        if not said:
+            said.append("once")
+            try:
+                journal.append("handler", {"n": 1})
+            except QuantbenchError as error:
+                said.append(error.code)
+        return composed(*arguments)
+
+    with open_(path) as journal:
+        monkeypatch.setattr(module, "_compose", interrupted)
+        journal.append("outer", {"n": 2})
+        assert verify(path).head == journal.head
+    assert numbers(path) in ([2], [1, 2]) and said == ["once", "QB-JNL-008"]

@@ -116,7 +116,9 @@ class Record:
 # %% ../../nbs/core/05_chain.ipynb #b95c8e7e
 PREFIX = 83  # two numbers of 8 digits, a hash of 64, a space after each
 LONGEST = PREFIX + LARGEST + 1
-_encode = json.JSONEncoder(ensure_ascii=False, sort_keys=True, allow_nan=False, separators=(",", ":")).encode
+_encode = json.JSONEncoder(  # nothing circular passes DEEPEST
+    ensure_ascii=False, check_circular=False, sort_keys=True, allow_nan=False, separators=(",", ":")
+).encode
 
 
 def _prefix(previous: bytes, body: bytes) -> bytes:
@@ -155,10 +157,6 @@ def _damage(code: str, name: str, seq: int, offset: int, value: str) -> Quantben
     return QuantbenchError(code, where=f"{name}, record {seq}, byte {offset}", value=value)
 
 # %% ../../nbs/core/05_chain.ipynb #90750d9e
-def _stamp(t: datetime) -> str:  # a third of the cost of isoformat
-    return f"{t.year:04}-{t.month:02}-{t.day:02}T{t.hour:02}:{t.minute:02}:{t.second:02}.{t.microsecond:06}Z"
-
-
 def _item(kind: str, payload: Mapping[str, JSON]) -> tuple[str, dict[str, JSON]]:
     if not (isinstance(kind, str) and kind.isascii() and kind.replace(".", "_").isidentifier()):
         raise QuantbenchError("QB-JNL-012", where="kind", value=kind, allowed="text like holdout.read")
@@ -173,13 +171,13 @@ def compose(
 ) -> tuple[list[Record], bytes]:
     "The records and the lines of one group."
     plain = [_item(kind, payload) for kind, payload in items]
-    stamp = _stamp(time)
-    seq, previous, offset = head.seq, head.hash.encode(), head.offset
+    stamp = time.isoformat(timespec="microseconds")[:26]  # without the zone: it is UTC
+    seq, previous, offset, more = head.seq, head.hash.encode(), head.offset, len(plain)
     records, lines = [], []
-    for more, (kind, payload) in zip(range(len(plain) - 1, -1, -1), plain, strict=True):
-        seq += 1
+    for kind, payload in plain:
+        seq, more = seq + 1, more - 1
         try:
-            body = f'[{seq},{more},"{stamp}",{behind},"{kind}",{_encode(payload)}]'.encode()
+            body = f'[{seq},{more},"{stamp}Z",{behind},"{kind}",{_encode(payload)}]'.encode()
         except UnicodeEncodeError as error:
             raise QuantbenchError("QB-JNL-012", where=kind, value=error.reason) from error
         if len(body) > LARGEST:

@@ -52,6 +52,9 @@ from .value import utc
 __all__ = ['Item', 'Disk', 'Now', 'Journal']
 
 # %% ../../nbs/core/08_journal.ipynb #5701c36b
+_FULL_SYNC = getattr(fcntl, "F_FULLFSYNC", None)  # macOS: fsync stops at the drive's cache
+
+
 class Disk:
     "What the journal asks of the file system; replace it to inject faults."
 
@@ -61,10 +64,10 @@ class Disk:
 
     def sync(self, file: int) -> None:
         "Return when the data is on the disk."
-        if full := getattr(fcntl, "F_FULLFSYNC", None):  # macOS: fsync stops at the drive's cache
-            fcntl.fcntl(file, full)
-        else:
+        if _FULL_SYNC is None:
             os.fdatasync(file)
+        else:
+            fcntl.fcntl(file, _FULL_SYNC)
 
     def truncate(self, file: int, size: int) -> None:
         "Drop everything from `size` on."
@@ -241,8 +244,7 @@ _Group: TypeAlias = tuple[datetime, list[Record], bytes]
 
 
 def _compose(hold: _Hold, group: list[Item], head: Head, clock: Now, newest: datetime) -> _Group:
-    "The group's time, records and lines. Until it is written nothing else may append, no signal handler either."
-    hold.stopped = "an append is under way"
+    "The group's time, records and lines."
     try:
         now = utc(clock.now(), where=f"the clock of {hold.name}")
         time = max(now, newest)
@@ -258,9 +260,10 @@ def _own(hold: _Hold) -> None:
         raise QuantbenchError("QB-JNL-011", where=hold.name, value=f"process {os.getpid()}")
 
 
-def _usable(hold: _Hold) -> None:
+def _begin(hold: _Hold) -> None:
     if hold.stopped:
         raise QuantbenchError("QB-JNL-008", where=hold.name, value=hold.stopped)
+    hold.stopped = "an append is under way"
 
 
 @contextmanager
@@ -308,10 +311,11 @@ class Journal:
         group, hold = list(items), self._hold
         _own(hold)  # before the lock, which a forked child may have inherited locked
         with hold.mutex:
-            _usable(hold)
-            time, records, data = _compose(hold, group, self.head, self._clock, self._newest)
+            _begin(hold)  # and only then read the head: a signal handler's append may have moved it
+            head = self.head
+            time, records, data = _compose(hold, group, head, self._clock, self._newest)
             if records:
-                _commit(hold, data, self.head.offset + len(data))
+                _commit(hold, data, head.offset + len(data))
                 self.head, self._newest = records[-1].head, time
             hold.stopped = ""
             return records
