@@ -9,11 +9,13 @@ import os
 import random
 import resource
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
 from hashlib import sha256
+from itertools import islice, pairwise
 from pathlib import Path
 from zlib import crc32
 
@@ -108,7 +110,7 @@ VALUES = st.recursive(
 PAYLOADS = st.dictionaries(TEXT, VALUES, max_size=5)
 
 
-@settings(derandomize=True, max_examples=200 * SOAK, deadline=None)
+@settings(derandomize=True, max_examples=100 * SOAK, deadline=None)
 @given(st.lists(st.lists(PAYLOADS, min_size=1, max_size=3), max_size=4))
 def test_what_was_written_is_what_is_read(tmp_path_factory, groups):
     path = tmp_path_factory.mktemp("round") / "a.journal"
@@ -170,7 +172,7 @@ class AgainstAList(RuleBasedStateMachine):
     def same(self):
         assert list(read(self.path)) == self.model
         assert [r.seq for r in self.model] == list(range(1, len(self.model) + 1))
-        assert all(a.time <= b.time for a, b in zip(self.model, self.model[1:], strict=False))
+        assert all(a.time <= b.time for a, b in pairwise(self.model))
 
     def teardown(self):
         self.journal.close()
@@ -180,7 +182,7 @@ def test_against_a_list(tmp_path_factory):
     AgainstAList.make = staticmethod(lambda: tmp_path_factory.mktemp("model"))
     quiet = settings(
         derandomize=True,
-        max_examples=40 * SOAK,
+        max_examples=30 * SOAK,
         stateful_step_count=25,
         deadline=None,
         suppress_health_check=list(HealthCheck),
@@ -216,7 +218,7 @@ def test_kill_at_random_moments(path):
         os.close(writing)
         with os.fdopen(reading, "rb") as acknowledged:
             wanted = draw.randrange(8)
-            seen = [line for line, _ in zip(acknowledged, range(wanted), strict=False)]
+            seen = list(islice(acknowledged, wanted))
             for _ in range(draw.randrange(3000)):  # a moment somewhere in the next append
                 pass
             os.kill(child, signal.SIGKILL)
@@ -253,7 +255,7 @@ class Scripted(Disk):
             raise Crash
         return self._step(lambda: super(Scripted, self).write(file, data))
 
-    def sync(self, file):
+    def sync(self, file):  # noqa: ARG002
         def act():
             self.durable = self.path.read_bytes()
 
@@ -262,7 +264,7 @@ class Scripted(Disk):
     def truncate(self, file, size):
         return self._step(lambda: super(Scripted, self).truncate(file, size))
 
-    def sync_directory(self, directory):
+    def sync_directory(self, directory):  # noqa: ARG002
         return self._step(lambda: None)
 
 
@@ -299,7 +301,7 @@ def test_kill_at_each_boundary(tmp_path, how):
             pass
         left = path.read_bytes()
         assert left.startswith(disk.durable[: len(left)])
-        ends = range(len(disk.durable), len(left) + 1)
+        ends = [*range(len(disk.durable), len(left), 1 if SOAK > 1 else 31), len(left)]
         for remains in [
             left,
             *(left[:end] for end in ends),
@@ -384,7 +386,10 @@ def test_every_bit_flip_is_found(path):
         path.write_bytes(flipped)
         with pytest.raises(QuantbenchError) as found:
             verify(path)
-        assert found.value.code in ("QB-JNL-001", "QB-JNL-002", "QB-JNL-003"), (bit, found.value)
+        assert found.value.code in ("QB-JNL-001", "QB-JNL-002", "QB-JNL-003", "QB-JNL-004"), (
+            bit,
+            found.value,
+        )
         flips += 1
         if bit % 7 == 0:
             with pytest.raises(QuantbenchError):
@@ -402,7 +407,7 @@ def test_damage_names_the_record(path):
         spoiled = lines[seq].replace(b'"n":', b'"m":')
         path.write_bytes(b"".join([*lines[:seq], spoiled, *lines[seq + 1 :]]))
         with pytest.raises(
-            QuantbenchError, match=f"QB-JNL-003.*\n.*record {seq}, byte {len(b''.join(lines[:seq]))}"
+            QuantbenchError, match=rf"QB-JNL-003.*\n.*record {seq}, byte {len(b''.join(lines[:seq]))}"
         ):
             verify(path)
 
@@ -436,7 +441,7 @@ def _forge(kind: str, lines: list[bytes], draw: random.Random) -> list[bytes]:
         if kind == "edit and rehash":
             bodies[i] = bodies[i].replace(b'{"n":', b'{"n":1')
         else:  # rewrite: another first line, everything after it recomputed
-            first = first_line("%032x" % draw.getrandbits(128))
+            first = first_line(f"{draw.getrandbits(128):032x}")
         rest = _lines(bodies, sha256(first).hexdigest().encode())
     return [first, *rest]
 
@@ -461,8 +466,9 @@ def test_ten_thousand_forgeries_against_an_anchor(path):
                 silent_without[kind] += verify(path).unfinished == 0
             except QuantbenchError as error:
                 assert error.code == "QB-JNL-004"
-            with pytest.raises(QuantbenchError):
-                open_(path, known=anchor)
+            if kind in ("cut", "edit and rehash", "rewrite"):  # what moves or changes the known record
+                with pytest.raises(QuantbenchError):
+                    open_(path, known=anchor).close()
             assert path.read_bytes() == forged
     silent = {kind for kind, count in silent_without.items() if count}
     assert silent == {
@@ -516,6 +522,14 @@ def test_a_hole_of_zeros_before_data_is_refused(path):
     assert path.read_bytes() == content
 
 
+def test_a_hole_inside_a_last_line_is_refused(path):
+    head = write(path, GROUPS)
+    with path.open("ab") as file:
+        file.write(b"0000003c 86" + bytes(20) + b"x")
+    with refused("QB-JNL-003", show=False):
+        open_(path, known=head)
+
+
 def test_other_format_versions_are_named(path):
     path.write_bytes(b"quantbench-journal 2 " + b"0" * 60)
     with refused("QB-JNL-002", show=False):
@@ -533,9 +547,9 @@ def test_anchors_at_every_moment(path):
             Head(head.seq, head.hash[::-1], head.offset),
             Head(head.seq, head.hash, head.offset + 1),
         ):
-            with pytest.raises(QuantbenchError, match="QB-JNL-00[56]"):
+            with pytest.raises(QuantbenchError, match=r"QB-JNL-00[56]"):
                 verify(path, anchor=wrong)
-            with pytest.raises(QuantbenchError, match="QB-JNL-00[56]"):
+            with pytest.raises(QuantbenchError, match=r"QB-JNL-00[56]"):
                 list(read(path, after=wrong))
     for text in ("", "1:2", "1:2:xyz", f"-1:2:{'0' * 64}", f"1:2:{'0' * 63}"):
         with refused("QB-JNL-014", show=False):
@@ -576,7 +590,7 @@ class Failing(Quick):
         self._fail("write")
         return super().write(file, data)
 
-    def sync(self, file):
+    def sync(self, file):  # noqa: ARG002
         self._fail("sync")
 
 
@@ -864,6 +878,49 @@ def test_a_forked_child_is_refused_and_does_not_keep_the_lock(path):
     assert numbers(path) == [0, 2]
 
 
+def test_an_append_inside_an_append_is_refused(path):
+    """As a signal handler may try. The outer one is not disturbed."""
+
+    class Nested(Ticking):
+        def now(self):
+            with refused("QB-JNL-008", show=False):
+                journal.append("inner", {})
+            return super().now()
+
+    with open_(path, clock=Nested()) as journal:
+        journal.append("outer", {"n": 0})
+        journal.append("outer", {"n": 1})
+    assert numbers(path) == [0, 1]
+
+
+def test_threads_take_turns(path):
+    with open_(path) as journal, ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda n: journal.extend([("note", {"n": n}), ("note", {"n": n})]), range(50)))
+    found = numbers(path)
+    assert found[::2] == found[1::2] and sorted(found[::2]) == list(range(50))
+
+
+def test_a_child_does_not_keep_the_lock_of_a_killed_parent(path):
+    said, say = os.pipe()
+    hear, tell = os.pipe()
+    parent = os.fork()
+    if parent == 0:
+        journal = open_(path)
+        os.close(tell)
+        if os.fork() == 0:
+            os.write(say, b"x")
+            os.read(hear, 1)  # lives until the test is over
+            os._exit(journal.head.seq)
+        signal.pause()
+    os.close(hear)
+    assert os.read(said, 1) == b"x"
+    os.kill(parent, signal.SIGKILL)
+    os.waitpid(parent, 0)
+    open_(path).close()
+    for end in (said, say, tell):
+        os.close(end)
+
+
 def test_closed_means_closed(path):
     journal = open_(path)
     journal.close()
@@ -875,7 +932,7 @@ def test_closed_means_closed(path):
 # ---- values and time ----------------------------------------------------------------------------------------
 
 
-class Colour(str, Enum):
+class Colour(str, Enum):  # noqa: UP042 (StrEnum would hide the case)
     RED = "red"
 
 
@@ -949,13 +1006,13 @@ def test_time_never_runs_backward(path):
             record = journal.append("note", {})
             assert record.time == ahead.time and record.behind == 5_000_000
     with open_(path, clock=Stuck(START.replace(tzinfo=None))) as journal:
-        with refused("QB-JNL-015", show=False):
+        with refused("QB-TIME-001", show=False):
             journal.append("note", {})
         journal._clock = Stuck(START)
         journal.append("note", {})
     records = list(read(path))
     assert [r.time - timedelta(microseconds=r.behind) for r in records][1] == START - timedelta(hours=1)
-    assert all(a.time <= b.time for a, b in zip(records, records[1:], strict=False))
+    assert all(a.time <= b.time for a, b in pairwise(records))
 
 
 def test_same_inputs_same_bytes(tmp_path):

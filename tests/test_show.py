@@ -89,7 +89,9 @@ print(whole.hexdigest())
 
 def test_pictures_keep_their_bytes_between_processes(tmp_path) -> None:
     seen = set()
-    (tmp_path / "matplotlibrc").write_text("lines.linewidth: 7\naxes.facecolor: pink\nsvg.hashsalt: other\n")
+    (tmp_path / "matplotlibrc").write_text(
+        "lines.marker: o\nxtick.labelsize: 30\naxes.facecolor: pink\nsvg.hashsalt: other\n"
+    )
     for seed, rc, zone in (("0", "", "UTC"), ("4242", str(tmp_path / "matplotlibrc"), "Asia/Tokyo")):
         env = {**os.environ, "PYTHONHASHSEED": seed, "TZ": zone, "SOURCE_DATE_EPOCH": seed}
         env |= {"MATPLOTLIBRC": rc} if rc else {}
@@ -170,6 +172,14 @@ def test_thinning_loses_no_extreme_and_no_gap(seed: int, count: int, gaps: bool)
         pick.at(whole, stretch(x), y)
         pick.at(thinned, stretch(few_x), few_y)
         assert np.array_equal(whole, thinned, equal_nan=True)
+
+
+def test_a_gap_stays_a_gap() -> None:
+    y = np.ones(5000)
+    y[1000:2000] = np.nan
+    few_x, few_y = thin(np.arange(5000), y, columns=100)
+    missing = few_x[np.isnan(few_y)]
+    assert missing.min() == 1000 and missing.max() == 1999
 
 
 def test_unsorted_x_is_drawn_as_given() -> None:

@@ -43,7 +43,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 def _duration(seconds: float, where: str) -> float:
-    if not isinstance(seconds, bool) and 0 <= seconds <= 1e9:
+    if isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and 0 <= seconds <= 1e9:
         return seconds
     raise QuantbenchError("QB-TIME-003", where=where, value=seconds)
 
@@ -307,10 +307,11 @@ class _Grid:
     def __post_init__(self) -> None:
         if self.spread is None and isinstance(self.clamp, timedelta):
             object.__setattr__(self, "spread", self.clamp / 3)
-        for name in ("interval", "clamp", "spread", "offset"):
-            if not isinstance(getattr(self, name), timedelta):
+        kinds = dict.fromkeys(("interval", "clamp", "spread", "offset"), timedelta) | {"seed": int}
+        for name, kind in kinds.items():
+            if type(value := getattr(self, name)) is not kind:
                 raise QuantbenchError(
-                    "QB-TIME-007", where=f"Schedule.{name}", value=getattr(self, name), allowed="a timedelta"
+                    "QB-TIME-007", where=f"Schedule.{name}", value=value, allowed=f"a {kind.__name__}"
                 )
         zero, spread = timedelta(0), self.spread or timedelta(0)
         for name, fine, allowed in (
@@ -342,8 +343,8 @@ class Schedule(_Grid):
         "Of this grid point: always the same for the same seed."
         if not self.clamp or not self.spread:
             return timedelta(0)
-        digest = blake2b(f"{self.seed}/{index}".encode(), digest_size=8).digest()
-        uniform = ((int.from_bytes(digest, "big") >> 12) + 0.5) / 2**52
+        digest = blake2b(f"{self.seed}/{index}".encode(), digest_size=8)
+        uniform = ((int(digest.hexdigest(), 16) >> 12) + 0.5) / 2**52
         return self.clamp * math.tanh(self.spread / self.clamp * NormalDist().inv_cdf(uniform))
 
     def planned(self, index: int) -> datetime:

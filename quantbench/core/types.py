@@ -253,7 +253,7 @@ class Quote(Value):
         if (self.bid is None and self.bid_size) or (self.ask is None and self.ask_size):
             raise QuantbenchError("QB-TYPE-006", where="Quote", value="a size without a price")
 
-
+# %% ../../nbs/core/02_types.ipynb #fe7818d5
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BookLevel(Value):
     asset: Asset
@@ -297,7 +297,7 @@ _PRICES: Mapping[OrderType, frozenset[str]] = MappingProxyType(
 )
 _WORKED = frozenset({OrderType.TWAP, OrderType.VWAP, OrderType.POV, OrderType.IS})  # may carry a limit
 
-
+# %% ../../nbs/core/02_types.ipynb #36e89f9b
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order(Value):
     id: str
@@ -324,27 +324,22 @@ class Order(Value):
         if self.trail is not None:
             above_zero(self.trail, "Order.trail")
         needed = _PRICES.get(self.type, frozenset())
+        where = f"Order {self.id}, {self.type}"
         if not needed <= given.keys() <= (needed | _LIMIT if self.type in _WORKED else needed):
-            wanted = " and ".join(sorted(needed)) or "none"
+            allowed = f"prices: {' and '.join(sorted(needed)) or 'none'}"
+            raise QuantbenchError("QB-TYPE-006", where=where, value=sorted(given), allowed=allowed)
+        dated = self.time_in_force == TimeInForce.GTD
+        if dated != (self.expires is not None) or (self.expires is not None and self.expires <= self.time):
+            allowed = "a later time for GTD, none otherwise"
             raise QuantbenchError(
-                "QB-TYPE-006",
-                where=f"Order {self.id}, {self.type}",
-                value=sorted(given),
-                allowed=f"prices: {wanted}",
-            )
-        if (self.time_in_force == TimeInForce.GTD) != (self.expires is not None and self.expires > self.time):
-            raise QuantbenchError(
-                "QB-TYPE-006",
-                where=f"Order {self.id}, expires",
-                value=self.expires,
-                allowed="a later time for GTD, none otherwise",
+                "QB-TYPE-006", where=f"{where}, expires", value=self.expires, allowed=allowed
             )
 
     def moved(self, state: OrderState) -> Order:
         "The order in its next state; refused if there is no such move."
         return replace(self, state=self.state.move(state, where=f"Order {self.id}"))
 
-# %% ../../nbs/core/02_types.ipynb #36e89f9b
+# %% ../../nbs/core/02_types.ipynb #18998a85
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fill(Value):
     "One execution. Its price may lie between ticks: venues match at midpoints."
@@ -386,7 +381,7 @@ class Position(Value):
     def unrealized(self, price: Decimal) -> Money:
         return self.asset.notional(price, self.quantity) - self.cost
 
-
+# %% ../../nbs/core/02_types.ipynb #0c0c312a
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account(Value):
     id: str

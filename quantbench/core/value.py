@@ -53,8 +53,13 @@ _FINEST = Decimal("1E-18")
 
 
 def _measured(value: Any, where: str) -> float:
-    if not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(number := float(value)):
-        return number
+    if isinstance(value, (Real, float)) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except OverflowError:  # an integer of four hundred digits
+            number = math.inf
+        if math.isfinite(number):
+            return number
     raise QuantbenchError("QB-TYPE-001", where=where, value=value, allowed="a finite number")
 
 
@@ -200,7 +205,7 @@ def _rule(kind: Any) -> _Rule:
         return _Rule(_instance(kind), Value.as_record, kind._read)
     return _Rule(_instance(kind), str, _member(kind))
 
-
+# %% ../../nbs/core/01_value.ipynb #48b20ffb
 def _optional(rule: _Rule) -> _Rule:
     return _Rule(
         lambda value, where: None if value is None else rule.check(value, where),
@@ -348,10 +353,13 @@ class Interval(Value):
     def after(self, time: datetime, times: int = 1) -> datetime:
         "The time so many intervals later (earlier if negative), in UTC; a month's missing day becomes its last."
         moment = utc(time, where="Interval.after")
-        if self.unit in _SECONDS:
-            return moment + times * self.length
-        months = moment.year * 12 + moment.month - 1 + times * self.count * _MONTHS[self.unit]
-        year, month = months // 12, months % 12 + 1
-        return moment.replace(
-            year=year, month=month, day=min(moment.day, calendar.monthrange(year, month)[1])
-        )
+        try:
+            if self.unit in _SECONDS:
+                return moment + times * self.length
+            months = moment.year * 12 + moment.month - 1 + times * self.count * _MONTHS[self.unit]
+            year, month = months // 12, months % 12 + 1
+            day = min(moment.day, calendar.monthrange(year, month)[1])
+            return moment.replace(year=year, month=month, day=day)
+        except (OverflowError, ValueError):  # beyond the years datetime has
+            value = f"{moment} and {times} times {self}"
+            raise QuantbenchError("QB-TIME-002", where="Interval.after", value=value) from None
