@@ -240,7 +240,7 @@ def test_the_quarantine_is_the_same_twice_and_bounded(tmp_path: Path) -> None:
         lines[i].strip() for i in (3, 77)
     ]
     assert taken(lake, source, quarantine=0.1).total("read") == 0 and quarantined(lake).equals(aside)
-    assert report.tallies[0].faults == {"QB-DATA-005": 2}
+    assert report.tallies[0].faults == {"QB-DATA-005": 2} and "QB-DATA-005" in repr(report)
 
 
 def test_a_terminal_gets_bars_and_others_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -348,6 +348,9 @@ def whole_chunks(folder: Path, root: Path, expected: str) -> None:
 
 
 def random_kills(folder: Path, trials: int) -> None:
+    import deltalake  # noqa: F401  once here, not in each child
+    import pyarrow.parquet  # noqa: F401
+
     inbox(folder / "in", a=KILLED)
     source = FileSource(folder / "in", {"*.csv": SPEC})
     reader, writer = os.pipe()

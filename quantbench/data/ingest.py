@@ -18,7 +18,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 from functools import partial
 from hashlib import sha256
@@ -232,7 +232,8 @@ class Ingested(Shown):
     @property
     def hash(self) -> str:
         "Of what was read and what became of it."
-        return sha256(dumps([asdict(t) for t in self.tallies], sort_keys=True).encode()).hexdigest()
+        told = [[getattr(tally, f.name) for f in fields(tally)] for tally in self.tallies]
+        return sha256(dumps([self.source, told], sort_keys=True).encode()).hexdigest()
 
     def total(self, what: str) -> int:
         "The sum of read, added, restated, unchanged or set_aside over all datasets."
