@@ -389,3 +389,10 @@ def test_a_schedule_that_cannot_keep_order_is_refused(name, value):
     assert (
         code(next, Schedule(**fine).ticks(SimClock(START), until=START.replace(tzinfo=None))) == "QB-TIME-001"
     )
+
+
+@pytest.mark.parametrize("name", [[], {}, None, 5, "xnys", ""])
+def test_a_calendar_has_a_known_name(name: Any) -> None:
+    with pytest.raises(QuantbenchError) as caught:
+        Calendar(name)
+    assert caught.value.code == "QB-TIME-004"

@@ -171,7 +171,9 @@ def test_any_change_of_a_value_changes_the_hash(each) -> None:
     if spec.low is not None:
         after = spec.high if before != spec.high else spec.low
     else:
-        after = next((choice for choice in spec.choices if choice != before), None) or kind("elsewhere paper")
+        after = next((choice for choice in spec.choices if choice != before), None) or kind(
+            {"currency": "EUR"}.get(each[1], "elsewhere.paper")
+        )
     changed = dataclasses.replace(
         Settings(), **{each[0]: dataclasses.replace(section, **{each[1]: kind(after)})}
     )
@@ -244,7 +246,7 @@ def test_a_deleted_guardian_limit_is_noticed(file, missing: str) -> None:
         ("[gates]\nrolling_days = 30\u2028min_windows_count = 9\n", "QB-CFG-001", "line 2"),
         ("[gates]\n\n[lake]\n\n[gates]\n", "QB-CFG-002", "lines 1 and 5"),
         ("[gates]\nrolling_days = 30\n\nrolling_days = 30\n", "QB-CFG-002", "lines 2 and 4"),
-        ("[DEFAULT]\nrolling_days = 30\n", "QB-CFG-003", "line 2"),
+        ("[DEFAULT]\nrolling_days = 30\n", "QB-CFG-003", "line 1"),
         ("[gates]\nROLLING_DAYS = 30\n", "QB-CFG-003", "line 2"),
         ("[paths]\nlake =\n", "QB-CFG-004", "line 2"),
         ("[broker]\nname = Alpaca\n", "QB-CFG-004", "line 2"),
@@ -304,3 +306,63 @@ def test_the_card_says_where_each_value_came_from(file) -> None:
 def test_as_ini_and_load_are_inverse(file) -> None:
     changed = dataclasses.replace(Settings(), gates=dataclasses.replace(Settings().gates, rolling_days=45))
     assert written(file, as_ini(changed)).hash == changed.hash != Settings().hash
+
+
+@pytest.mark.parametrize(("section", "code"), [("guardian", "QB-CFG-004"), ("guardain", "QB-CFG-003")])
+def test_a_section_without_a_line_is_not_overlooked(file, section: str, code: str) -> None:
+    """Fails if deleting every limit leaves the defaults, or a misprinted empty section passes."""
+    error = refusal(file, f"[lake]\n\n[{section}]\n")
+    assert error.code == code and section in str(error)
+
+
+KEY = "dGhpc2lzYXNlY3JldGtleTEyMzQ1Njc4OTA"
+
+
+@pytest.mark.parametrize("text", [f"{KEY}=\n", f"{KEY}=1\n", f"{KEY}==\n", f"{KEY}=\n{KEY}=\n", f"[{KEY}]\n", f"[{KEY}]\nx = 1\n"])  # fmt: skip
+def test_a_pasted_key_is_not_repeated_as_the_name_of_a_setting(file, text: str) -> None:
+    """What base64 ends in looks like an assignment of nothing."""
+    error = refusal(file, f"[broker]\n{text}")
+    assert error.code in ("QB-CFG-007", "QB-CFG-002") and KEY not in str(error)
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "https://api.alpaca.markets/paper",
+        "https://api.alpaca.markets/?paper",
+        "https://api.alpaca.markets#sandbox",
+        "https://paper@api.alpaca.markets",
+        "https://newspaper.example",
+        "https://api.alpaca.markets\\.paper.example",
+        "https://127.0.0.1.example",
+    ],
+)
+def test_a_live_address_does_not_pass_for_paper_by_a_word_in_it(file, endpoint: str) -> None:
+    assert refusal(file, f"[broker]\nendpoint = {endpoint}\n").code in ("QB-CFG-004", "QB-CFG-006")
+    assert refusal(file, "", {"QUANTBENCH_BROKER_ENDPOINT": endpoint}).code in ("QB-CFG-004", "QB-CFG-006")
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["https://paper-api.alpaca.markets/v2", "testnet.binance.vision", "127.0.0.1:7497", "http://localhost:80"]
+)  # fmt: skip
+def test_a_paper_address_passes(file, endpoint: str) -> None:
+    assert written(file, f"[broker]\nendpoint = {endpoint}\n").broker.endpoint == endpoint
+
+
+def test_a_folder_in_place_of_a_file_is_refused(tmp_path) -> None:
+    with pytest.raises(QuantbenchError) as caught:
+        load(tmp_path, {})
+    assert caught.value.code == "QB-CFG-010"
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**400), float("inf"), float("nan"), Decimal("NaN"), Decimal("sNaN"), True, None, "1"], ids=lambda v: type(v).__name__)  # fmt: skip
+def test_no_section_takes_what_is_not_a_number_within_bounds(value) -> None:
+    for (section, key), (kind, _) in NUMBERS.items():
+        with pytest.raises(QuantbenchError) as caught:
+            type(SECTIONS[section])(**{key: value})
+        assert caught.value.code == "QB-CFG-004", (section, key, kind)
+
+
+@pytest.mark.parametrize("line", ["currency =", "currency = usd", "currency = USD;", "calendar ="])
+def test_a_currency_and_a_calendar_are_stated(file, line: str) -> None:
+    assert refusal(file, f"[lake]\n{line}\n").code == "QB-CFG-004"

@@ -1060,3 +1060,10 @@ def test_a_signal_handler_that_appends_just_before_the_group_is_composed(path, m
         journal.append("outer", {"n": 2})
         assert verify(path).head == journal.head
     assert numbers(path) in ([2], [1, 2]) and said == ["once", "QB-JNL-008"]
+
+
+def test_a_path_that_cannot_be_is_refused():
+    with refused("QB-JNL-013", show=False):
+        open_("a\x00b")
+    with refused("QB-JNL-013", show=False):
+        list(read("a\x00b"))

@@ -4,6 +4,7 @@ import math
 import os
 import subprocess
 import sys
+from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from html.parser import HTMLParser
 from xml.etree import ElementTree
@@ -238,3 +239,24 @@ def test_series_can_be_told_apart(theme, matrix) -> None:
     seen = [machado(colour, matrix) for colour in theme.series]
     nearest = min(float(np.linalg.norm(a - b)) for i, a in enumerate(seen) for b in seen[:i])
     assert nearest > 15  # 2.3 is just noticeable side by side
+
+
+def test_what_can_hardly_be_written_is_still_shown() -> None:
+    """Python refuses to write 4300 digits out, and UTC has no moment before its first year."""
+    far = datetime.min.replace(tzinfo=timezone(timedelta(hours=14)))
+    assert "cannot be shown" in readable(10**5000) and readable(far).startswith("0001-01-01")
+    assert len(readable(10**400)) < 300
+
+
+@pytest.mark.parametrize("scale", ["log", "symlog", "logit"])
+@pytest.mark.parametrize("top", [1e6, 3.0])
+def test_no_formula_stands_at_a_logarithmic_axis(scale: str, top: float) -> None:
+    """Formulas are off, so `$\\mathdefault{10^{2}}$` would be shown as it is written; 3.0: the labels between powers."""
+
+    def draw(axes, theme) -> None:  # noqa: ARG001
+        axes.set_yscale(scale)
+        axes.plot([0, 1], [0.1, 0.9] if scale == "logit" else [1.0, top])
+
+    letters = "".join(ElementTree.fromstring(figure(draw, title="t").svg()).itertext())
+    assert "math" not in letters and "$" not in letters and "\\" not in letters
+    assert scale != "log" or ("1,000,000" if top > 3 else "2") in letters.split()

@@ -299,3 +299,15 @@ def test_an_asset_needs_its_grid():
     assert code(STOCK.round_price, 1.0, "up") == "QB-TYPE-008"
     assert code(STOCK.price, True) == code(STOCK.price, 1.5) == "QB-TYPE-008"
     assert [s.sign for s in (Side.BUY, Side.COVER, Side.SELL, Side.SHORT)] == [1, 1, -1, -1]
+
+
+@pytest.mark.parametrize("price", [math.nan, math.inf, -math.inf, Decimal("NaN"), Decimal("sNaN"), Decimal("Infinity")])  # fmt: skip
+def test_no_asset_trades_at_what_is_not_a_number(price):
+    """Fails if an asset that may trade below zero lets NaN through."""
+    for asset in (STOCK, OIL):
+        assert code(asset.check_price, price, "here") == "QB-DATA-014"
+
+
+@pytest.mark.parametrize("state", ["submitted", [], {}, None, Decimal("sNaN")])
+def test_a_move_is_to_a_state(state):
+    assert code(OrderState.PENDING.move, state) == "QB-TYPE-005"

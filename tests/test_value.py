@@ -257,3 +257,16 @@ def test_an_interval_beyond_the_calendar_is_refused():
         Interval.parse("1y").after(datetime(9999, 1, 1, tzinfo=UTC))
     with refused("QB-TIME-002", show=False):
         Interval.parse("1d").after(datetime(9999, 12, 31, tzinfo=UTC))
+
+
+@pytest.mark.parametrize("step", [Decimal(0), Decimal("-0.01"), Decimal("NaN"), Decimal("sNaN"), Decimal("Infinity"), 0.01, "0.01", None])  # fmt: skip
+def test_a_grid_needs_a_step_above_zero(step):
+    """Fails if a step of zero is a ZeroDivisionError, or one below zero turns floor into ceiling."""
+    assert code(steps, Decimal(1), step, "here") == "QB-TYPE-001"
+    assert code(at_step, 1, step, "here") == "QB-TYPE-001"
+    assert code(round_to, Decimal("1.5"), step, "floor", "here") == "QB-TYPE-001"
+
+
+@pytest.mark.parametrize("toward", [[], {}, None, Decimal("sNaN"), "up"])
+def test_a_direction_is_one_of_four(toward):
+    assert code(round_to, Decimal(1), Decimal(1), toward, "here") == "QB-TYPE-008"

@@ -264,8 +264,8 @@ def recall(stream: BinaryIO, known: Head, name: str) -> list[Line]:
 def open_file(path: Path, flags: int, name: str) -> int:
     try:
         file = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
-    except OSError as error:
-        raise QuantbenchError("QB-JNL-013", where=name, value=error.strerror) from error
+    except (OSError, ValueError) as error:  # the second: a path with a zero byte
+        raise QuantbenchError("QB-JNL-013", where=name, value=getattr(error, "strerror", error)) from error
     if not stat.S_ISREG(os.fstat(file).st_mode):
         os.close(file)
         raise QuantbenchError("QB-JNL-013", where=name, value="not a regular file")

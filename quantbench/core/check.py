@@ -39,7 +39,10 @@ def display_value(value: object, where: str = "", *, limit: int = 160) -> str:
     "The value as a message may show it: shortened, and redacted where the place sounds secret."
     if isinstance(value, date):  # datetimes too
         value = value.isoformat()
-    text = value if isinstance(value, str) else repr(value)
+    try:
+        text = value if isinstance(value, str) else repr(value)
+    except Exception:  # an integer of five thousand digits; a refusal must not fail on what it refuses
+        text = f"<{type(value).__name__} that cannot be shown>"
     if SECRET.search(where):
         return f"<redacted, {len(text)} characters>"
     text = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
@@ -105,7 +108,7 @@ def within(
     where: str,
 ) -> float:
     "The value itself if it is finite and `low <= value <= high`; refused with `code` otherwise."
-    if isinstance(value, (int, float)) and math.isfinite(value) and low <= value <= high:
+    if isinstance(value, (int, float)) and -math.inf < value < math.inf and low <= value <= high:
         return value
     raise QuantbenchError(code, where=where, value=value, allowed=f"a finite number from {low:g} to {high:g}")
 

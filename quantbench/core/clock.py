@@ -173,7 +173,7 @@ def _exchange(name: str) -> _Hours:
         import exchange_calendars
 
         names = exchange_calendars.get_calendar_names(include_aliases=True)
-        if name not in names:
+        if not isinstance(name, str) or name not in names:
             allowed = nearest(str(name), [*names, "FX"])
             raise QuantbenchError("QB-TIME-004", where="Calendar", value=name, allowed=allowed)
         first, last = FIRST, LAST
@@ -202,7 +202,8 @@ class _Sessions:
     name: str
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "name", self._hours.name)  # NYSE is XNYS
+        known = _hours(self.name) if isinstance(self.name, str) else _exchange(self.name)
+        object.__setattr__(self, "name", known.name)  # NYSE is XNYS
 
     @property
     def _hours(self) -> _Hours:

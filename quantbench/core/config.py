@@ -46,8 +46,8 @@ def _read(path: Path) -> dict[tuple[str, str], tuple[str, int]]:
     "(section, key) -> (value, line number), exactly as written."
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except FileNotFoundError:
-        raise QuantbenchError("QB-CFG-010", where="path", value=path.name) from None
+    except OSError as error:
+        raise QuantbenchError("QB-CFG-010", where="path", value=f"{path.name}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise QuantbenchError(
             "QB-CFG-001", where=f"{path.name}, byte {error.start}", value="not UTF-8"
@@ -69,11 +69,12 @@ def _read(path: Path) -> dict[tuple[str, str], tuple[str, int]]:
             begun.get(match["section"]) if match["section"] else found.get((section, match["key"]), (0, 0))[1]
         )
         if twice:
-            name = f"[{match['section']}]" if match["section"] else f"[{section}] {match['key']}"
+            name = redacted("", f"[{match['section'] or section}] {match['key'] or ''}".rstrip())
             raise QuantbenchError("QB-CFG-002", where=f"{path.name}, lines {twice} and {number}", value=name)
         if match["section"]:
             section = match["section"]
             begun[section] = number
+            found[section, ""] = ("", number)  # a section without settings is known by its name alone
         else:
             found[section, match["key"]] = (match["value"], number)
     return found
@@ -197,6 +198,8 @@ def _from_file(file: Path) -> dict[tuple[str, str], tuple[Any, str]]:
     stated, found = _read(file), {}
     for (section, key), (text, line) in stated.items():
         where = f"{file.name}, line {line}"
+        if not key and section in _sections():
+            continue
         kind, spec = _known(section, key, text, where)
         found[section, key] = (
             parse(text, kind, key, spec, f"{where}, [{section}] {key}"),
@@ -214,14 +217,15 @@ def _from_file(file: Path) -> dict[tuple[str, str], tuple[Any, str]]:
 def _known(section: str, key: str, text: str, where: str) -> tuple[type, Spec]:
     if (section, key) in _declared():
         return _declared()[section, key]
-    if SECRET.search(key) or SECRET.search(section) or KEY_LIKE.search(text):
-        raise QuantbenchError("QB-CFG-007", where=f"{where}, [{section}] {key}", value="<redacted>")
+    name = f"[{section}] {key}".rstrip()
+    if SECRET.search(name) or KEY_LIKE.search(f"{name} = {text}"):  # a pasted key may end in "="
+        raise QuantbenchError("QB-CFG-007", where=f"{where}, {redacted('', name)}", value="<redacted>")
     keys = [name for each, name in _declared() if each == section]
     home = next((each for each, name in _declared() if name == key), None)
     remedy = f"[{section}] {nearest(key, keys)}" if keys else f"section {nearest(section, _sections())}"
     if home:
         remedy = f"{key} belongs in [{home}]"
-    raise QuantbenchError("QB-CFG-003", where=where, value=f"[{section}] {key}", remedy=remedy)
+    raise QuantbenchError("QB-CFG-003", where=where, value=name, remedy=remedy)
 
 
 def _variable(section: str, key: str) -> str:

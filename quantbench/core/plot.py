@@ -164,7 +164,7 @@ def _render(plot: Plot, theme: Theme, out: Any, kind: str) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
-    from matplotlib.ticker import ScalarFormatter
+    from matplotlib.ticker import LogFormatter, LogitFormatter, ScalarFormatter
 
     with mpl.rc_context(_settings(theme)):
         figure = Figure(figsize=(plot.width / 96, plot.height / 96), dpi=96)
@@ -177,7 +177,18 @@ def _render(plot: Plot, theme: Theme, out: Any, kind: str) -> None:
         for axis in (axes.xaxis, axes.yaxis):
             if isinstance(axis.get_major_formatter(), ScalarFormatter):  # neither times nor names
                 axis.set_major_formatter(lambda value, _: _tick(value))
+            for formatter in (axis.get_major_formatter(), axis.get_minor_formatter()):
+                if isinstance(formatter, (LogFormatter, LogitFormatter)):
+                    _without_formulas(formatter)
         figure.savefig(out, format=kind, dpi=144 if kind == "png" else 72)
+
+
+def _without_formulas(formatter: Any) -> None:
+    "Plain numbers where the formatter would write formulas, such as 10 to a power."
+    chosen = formatter.format_ticks
+    formatter.format_ticks = lambda values: [
+        _tick(v) if text else "" for v, text in zip(values, chosen(values), strict=True)
+    ]
 
 
 def _tick(value: float) -> str:

@@ -96,7 +96,8 @@ def check_value(value: Any, kind: type, key: str, spec: Spec, where: str) -> Any
         allowed = spec.allowed() if spec.choices and not fits else None
         raise QuantbenchError(code, where=where, value=redacted(key, str(value)), allowed=allowed)
     right_type = isinstance(value, kind) and not isinstance(value, bool)
-    if right_type and math.isfinite(value) and spec.low <= value <= spec.high:
+    finite = value.is_finite() if isinstance(value, Decimal) else right_type and -math.inf < value < math.inf
+    if right_type and finite and spec.low <= value <= spec.high:
         return value
     if right_type and key.endswith("_fraction") and 1 < value <= 100:
         raise QuantbenchError(
@@ -170,6 +171,14 @@ class Lake(Section):
         0.5, 0.05, 1.0, "Price change from which an unrecorded split is suspected."
     )
     max_wait_seconds: float = number(30.0, 0.0, 3600.0, "How long a writer waits for another one.")
+
+    def __post_init__(self) -> None:
+        super(Lake, self).__post_init__()
+        for name, form in (("currency", "[A-Z]{3}"), ("calendar", r"\S+")):
+            if not re.fullmatch(form, text := getattr(self, name), re.ASCII):
+                raise QuantbenchError(
+                    "QB-CFG-004", where=f"[lake] {name}", value=text, allowed=f"like {form}"
+                )
 
 # %% ../../nbs/core/04_settings.ipynb #dfd3f658
 @dataclass(frozen=True, slots=True)
@@ -256,6 +265,9 @@ class Guardian(Section):
     min_free_disk_bytes: int = at_least(1 << 30, 1 << 20, 1 << 40, "Below this no order is sent.")
 
 # %% ../../nbs/core/04_settings.ipynb #2fddbea0
+_PRACTICE = r"(^|[.-])(paper|sandbox|testnet|localhost)([.-]|$)|^127\.0\.0\.1$"
+
+
 @dataclass(frozen=True, slots=True)
 class Broker(Section):
     "Who executes. Keys are never written here: they come from the environment or the system's keyring."
@@ -270,8 +282,18 @@ class Broker(Section):
 
     def __post_init__(self) -> None:
         super(Broker, self).__post_init__()
-        practice = re.search(r"paper|sandbox|testnet|localhost|127\.0\.0\.1", self.endpoint, re.IGNORECASE)
-        if self.endpoint and bool(practice) != (self.stage == "paper"):
+        if not self.endpoint:
+            return
+        address = re.fullmatch(r"(?:\w+://)?([\w.-]+)(?::\d+)?(?:/[\w./-]*)?", self.endpoint, re.ASCII)
+        if address is None:
+            raise QuantbenchError(
+                "QB-CFG-004",
+                where="[broker] endpoint",
+                value=redacted("endpoint", self.endpoint),
+                allowed="scheme://host:port/path",
+            )
+        practice = re.search(_PRACTICE, address[1], re.IGNORECASE)  # the host alone: a path may say anything
+        if bool(practice) != (self.stage == "paper"):
             raise QuantbenchError(
                 "QB-CFG-006", where="[broker] stage, endpoint", value=f"{self.stage}, {self.endpoint}"
             )

@@ -33,8 +33,10 @@ def readable(value: Any, *, limit: int = 60) -> str:
     if isinstance(value, numbers.Real):
         return _float_text(float(value))
     if isinstance(value, datetime):
-        aware = value.tzinfo is not None
-        return f"{value.astimezone(UTC).replace(tzinfo=None)}Z" if aware else str(value)
+        try:
+            return f"{value.astimezone(UTC).replace(tzinfo=None)}Z" if value.tzinfo else str(value)
+        except OverflowError:  # before the first year in UTC, or after the last
+            return value.isoformat()
     if isinstance(value, date):
         return value.isoformat()
     if isinstance(value, (list, tuple, set, frozenset)):
@@ -45,7 +47,10 @@ def readable(value: Any, *, limit: int = 60) -> str:
 
 def _exact_text(value: int | Decimal) -> str:
     large = (isinstance(value, int) or value.is_finite()) and not -10_000 < value < 10_000
-    return f"{value:,}" if large else str(value)
+    try:
+        return display_value(f"{value:,}" if large else str(value))
+    except ValueError:  # thousands of digits
+        return display_value(value)
 
 
 def _float_text(value: float) -> str:

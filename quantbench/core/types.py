@@ -12,6 +12,7 @@ signed. `MOVES` holds every legal change of an order's state. Refusals: QB-TYPE,
 # %% ../../nbs/core/02_types.ipynb #c84c5caf
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -116,7 +117,7 @@ class OrderState(StrEnum):
 
     def move(self, new: OrderState, *, where: str = "OrderState.move") -> OrderState:
         "The new state, if there is a way from this one to it."
-        if new in MOVES[self]:
+        if isinstance(new, OrderState) and new in MOVES[self]:
             return new
         ways = ", ".join(s for s in OrderState if s in MOVES[self]) or "nothing: the order is finished"
         raise QuantbenchError(
@@ -158,7 +159,8 @@ class Asset(Value):
 
     def check_price(self, price: float | Decimal, where: str) -> None:
         "Refuse a price at or below zero, unless this asset trades there."
-        if not (price > 0 or self.negative_prices):
+        finite = price.is_finite() if isinstance(price, Decimal) else -math.inf < price < math.inf
+        if not (finite and (price > 0 or self.negative_prices)):
             raise QuantbenchError("QB-DATA-014", where=where, value=price)
 
     def round_price(self, price: Decimal | float, toward: Toward) -> Decimal:

@@ -91,9 +91,15 @@ _ROUNDING = MappingProxyType(
 )
 
 
+def _step(step: Decimal, where: str) -> Decimal:
+    if isinstance(step, Decimal) and step.is_finite() and step > 0:
+        return step
+    raise QuantbenchError("QB-TYPE-001", where=f"step of {where}", value=step, allowed="above zero")
+
+
 def steps(value: Decimal, step: Decimal, where: str) -> int:
     "How many steps the value is; refused between two of them."
-    count = EXACT.divide(exact(value, where), step)
+    count = EXACT.divide(exact(value, where), _step(step, where))
     if count != count.to_integral_value():
         raise QuantbenchError("QB-TYPE-003", where=where, value=value, allowed=f"a multiple of {step}")
     return int(count)
@@ -101,17 +107,17 @@ def steps(value: Decimal, step: Decimal, where: str) -> int:
 
 def at_step(count: int, step: Decimal, where: str) -> Decimal:
     "The value of so many steps."
-    return exact(EXACT.multiply(Decimal(_whole(count, where)), step), where)
+    return exact(EXACT.multiply(Decimal(_whole(count, where)), _step(step, where)), where)
 
 
 def round_to(value: Decimal | float, step: Decimal, toward: Toward, where: str) -> Decimal:
     "The value moved onto the grid in the stated direction."
-    if toward not in _ROUNDING:
+    if not isinstance(toward, str) or toward not in _ROUNDING:
         raise QuantbenchError(
             "QB-TYPE-008", where=where, value=toward, allowed=nearest(str(toward), _ROUNDING)
         )
     decimal = value if isinstance(value, Decimal) else Decimal(repr(_measured(value, where)))
-    count = EXACT.divide(_bounded(decimal, where), step).to_integral_value(_ROUNDING[toward])
+    count = EXACT.divide(_bounded(decimal, where), _step(step, where)).to_integral_value(_ROUNDING[toward])
     return exact(EXACT.multiply(count, step), where)
 
 
@@ -165,7 +171,11 @@ def _instance(kind: type) -> Callable[[Any, str], Any]:
 
 def _member(kind: type[StrEnum]) -> Callable[[Any, str], Any]:
     check = _instance(kind)
-    return lambda value, where: kind(value) if value in list(kind) else check(value or None, where)
+    return lambda value, where: (
+        kind(value)
+        if isinstance(value, str) and value in list(kind)
+        else check(None if isinstance(value, str) else value, where)
+    )
 
 # %% ../../nbs/core/01_value.ipynb #305f025f
 @dataclass(frozen=True, slots=True)
