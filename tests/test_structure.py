@@ -40,6 +40,9 @@ NUMBERS = {
 }
 
 
+LAYERS = {name.split(".")[0] for name in EXPORTS}
+
+
 def imports(module: Path) -> set[str]:
     """The modules of ours that a module imports, as `package.module`, wherever in the file the import stands."""
     package = ("quantbench", *module.relative_to(ROOT / "quantbench").parts[:-1])
@@ -49,6 +52,8 @@ def imports(module: Path) -> set[str]:
             base = package[: len(package) - node.level + 1] if node.level else ()
             named = [node.module] if node.module else [alias.name for alias in node.names]
             found |= {".".join((*base, *name.split("."))) for name in named}
+            if (node.module or "").removeprefix("quantbench.") in LAYERS:  # from ..core import check
+                found |= {".".join((*base, node.module, alias.name)) for alias in node.names}
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
     return {name.removeprefix("quantbench.") for name in found if name.startswith("quantbench.")}
@@ -97,6 +102,19 @@ def test_a_plot_that_is_shown_is_stored():
                 data = output.get("data", {})
                 if "".join(data.get("text/plain", "")).startswith("Plot: "):
                     assert "image/png" in data, (notebook.name, cell["id"])
+
+
+def test_no_text_breaks_the_docstring_it_becomes():
+    """nbdev puts title, summary and exported markdown between three double quotes, as they are."""
+    for notebook in NOTEBOOKS:
+        for cell in cells(notebook):
+            text = source(cell).rstrip()
+            if cell["cell_type"] == "markdown" and (text.startswith("# ") or "#| export" in text):
+                assert '"""' not in text, notebook
+                assert not [
+                    s for s in text.splitlines() if s.startswith(("# ", "> ")) and s.rstrip()[-1] in '"\\'
+                ], notebook
+                assert text[-1] not in '"\\', notebook
 
 
 def test_no_conflict_markers():
@@ -177,11 +195,28 @@ WALL_TIME = re.compile(
 )
 
 
+TAKEN = {
+    "time",
+    "time_ns",
+    "monotonic",
+    "perf_counter",
+    "sleep",
+    "random",
+    "seed",
+    "choice",
+    "rand",
+    "randn",
+    "normal",
+}
+
+
 def test_only_the_clock_reads_wall_time_and_nothing_draws_unseeded():
     for module in MODULES:
         if module.name != "clock.py":
             code = re.sub(r'"[^"\n]*"|#.*', "", module.read_text(encoding="utf-8"))
             assert not WALL_TIME.search(code), f"{module}: {WALL_TIME.search(code)[0]}"
+            for source_module in ("time", "random", "numpy.random"):  # from time import time
+                assert not names_imported(module, source_module.split(".")[-1]) & TAKEN, module
 
 
 def names_imported(module: Path, source_module: str) -> set[str]:

@@ -1,7 +1,7 @@
 """Edit a notebook as text, run it, keep it byte-stable.
 
     python tools/notebook.py text nbs/core/00_check.ipynb    # write nbs/core/00_check.py (percent script, git-ignored)
-    python tools/notebook.py save nbs/core/00_check.ipynb    # text, if there, back into the notebook; export, run, store outputs
+    python tools/notebook.py save nbs/core/00_check.ipynb    # text, if newer, back into the notebook; export, run, store outputs
     python tools/notebook.py save                            # every notebook, two at a time
 
 Cell ids survive both ways: the exported package names them, so `git blame` and `nbdev-update` keep working.
@@ -38,9 +38,22 @@ def from_text(notebook: Path) -> None:
         jupytext.write(fresh, notebook, fmt="ipynb")
 
 
+def newer_text(notebook: Path) -> bool:
+    """Is there text, written after the notebook? Older text must not undo what Jupyter or git wrote since."""
+    script = notebook.with_suffix(".py")
+    if not script.exists():
+        return False
+    if notebook.exists() and script.stat().st_mtime_ns < notebook.stat().st_mtime_ns:
+        print(
+            f"{script.name} is older than the notebook: left alone (to edit as text, write it again with `text`)"
+        )
+        return False
+    return True
+
+
 def save(notebooks: list[Path]) -> int:
     for notebook in notebooks:
-        if notebook.with_suffix(".py").exists():
+        if newer_text(notebook):
             from_text(notebook)
     paths = notebooks or [ROOT / "nbs"]
     for path in paths:
