@@ -30,11 +30,11 @@ def lake() -> Lake:
 
 def build() -> str:
     done = ingest(lake(), SampleSource(), quarantine=BAD_ROWS, tell=None)
-    rows = {"added": 0, "set aside": 0, "there already": 0}
+    rows = {"added": 0, "set aside": 0, "unchanged": 0}
     for tally in done.tallies:
         rows["added"] += tally.added + tally.restated
         rows["set aside"] += tally.set_aside
-        rows["there already"] += tally.unchanged
+        rows["unchanged"] += tally.unchanged
     said = ", ".join(f"{count:,} {name}" for name, count in rows.items() if count)
     return f"{len(done.tallies)} datasets: {said or 'nothing new'}"
 
