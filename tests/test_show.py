@@ -89,7 +89,9 @@ print(whole.hexdigest())
 
 def test_pictures_keep_their_bytes_between_processes(tmp_path) -> None:
     seen = set()
-    (tmp_path / "matplotlibrc").write_text("lines.marker: o\nxtick.labelsize: 30\naxes.facecolor: pink\nsvg.hashsalt: other\n")
+    (tmp_path / "matplotlibrc").write_text(
+        "lines.marker: o\nxtick.labelsize: 30\naxes.facecolor: pink\nsvg.hashsalt: other\n"
+    )
     for seed, rc, zone in (("0", "", "UTC"), ("4242", str(tmp_path / "matplotlibrc"), "Asia/Tokyo")):
         env = {**os.environ, "PYTHONHASHSEED": seed, "TZ": zone, "SOURCE_DATE_EPOCH": seed}
         env |= {"MATPLOTLIBRC": rc} if rc else {}

@@ -64,6 +64,10 @@ DARK = Theme(
 Draw = Callable[[Any, Theme], object]  # (matplotlib axes, theme)
 
 
+def _data_uri(kind: str, content: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+# %% ../../nbs/core/07_plot.ipynb #69c420fd
 @dataclass(frozen=True, slots=True, repr=False)
 class Plot:
     "A drawing in either theme, as PNG or SVG; `figure` makes it."
@@ -110,10 +114,6 @@ class Plot:
 
     def __repr__(self) -> str:
         return f"Plot: {self.title}"
-
-
-def _data_uri(kind: str, content: bytes) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 # %% ../../nbs/core/07_plot.ipynb #d66aa51b
 _STYLE: Mapping[str, Any] = {
@@ -359,7 +359,7 @@ def heatmap(
 
     return figure(draw, title=title, unit=unit, height=min(480, 70 + 26 * len(grid)))
 
-
+# %% ../../nbs/core/07_plot.ipynb #ed722b86
 def _write_numbers(axes: Any, image: Any, grid: Any, theme: Theme, *, plus: bool) -> None:
     import numpy as np
 

@@ -164,7 +164,7 @@ class Row:
     def cells(self) -> tuple[str, str, str, str]:
         return readable(self.label), readable(self.value), readable(self.unit), readable(self.note, limit=120)
 
-
+# %% ../../nbs/core/06_show.ipynb #bcd1a249
 @dataclass(frozen=True, slots=True, repr=False)
 class Card:
     "A result: the headline, what it is about, then rows, tables and pictures."
@@ -206,7 +206,7 @@ class Card:
         lines = [*headline, readable(self.title, limit=120), *rows]
         return "\n".join([*lines, *map(repr, self.tables), *map(repr, self.pictures)])
 
-
+# %% ../../nbs/core/06_show.ipynb #f72c139c
 def _row_html(cells: tuple[str, str, str, str]) -> str:
     label, value, unit, note = cells
     bold = _cell(value, right=True, style=";font-weight:600")
