@@ -197,8 +197,10 @@ def _dated(lake: Path) -> dict[str, datetime]:
     from quantbench.data.store import LOG
 
     written = datetime.fromtimestamp(Path(str(quantbench.__file__)).stat().st_mtime, UTC)
-    newest = tail(lake / LOG, 1) if (lake / LOG).is_file() else []
-    return {"the package": written, **{"the lake's newest record": record.time for record in newest}}
+    dated = {"the package": written}
+    for record in tail(lake / LOG, 1) if (lake / LOG).is_file() else ():
+        dated["the lake's newest record"] = record.time
+    return dated
 
 # %% ../../nbs/ops/95_doctor.ipynb #9aef67be
 def check_bytecode(environ: Mapping[str, str]) -> Check:

@@ -37,13 +37,14 @@ OK, FAILED, USAGE, REFUSED = 0, 1, 2, 3
 
 def group(about: str) -> typer.Typer:
     "A group of commands; without a command it shows its help."
-    return typer.Typer(
-        help=about,
-        no_args_is_help=True,
-        add_completion=False,
-        rich_markup_mode=None,
-        pretty_exceptions_enable=False,
-    )
+    plain_help: dict[str, Any] = {
+        "rich_markup_mode": None,
+        "pretty_exceptions_enable": False,
+        "add_completion": False,
+    }
+    commands = typer.Typer(help=about, no_args_is_help=True, **plain_help)
+    commands.callback()(lambda: None)  # a group even while it has only one command
+    return commands
 
 
 def examples(*lines: str) -> str:
@@ -148,6 +149,9 @@ def moment(text: str) -> datetime:
         raise typer.BadParameter(
             f"{text!r} is no time: 2024-07-03T17:00-04:00, or now", param_hint="--as-of"
         ) from None
+    if value.utcoffset() is None:
+        remedy = "add the zone: 2024-07-03T17:00-04:00, or Z for UTC"
+        raise QuantbenchError("QB-TIME-001", where="--as-of", value=text, remedy=remedy)
     return utc(value, where="--as-of")
 
 # %% ../../nbs/ops/94_terminal.ipynb #a339a6c6
