@@ -9,6 +9,7 @@ import os
 import random
 import resource
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
@@ -521,6 +522,14 @@ def test_a_hole_of_zeros_before_data_is_refused(path):
     assert path.read_bytes() == content
 
 
+def test_a_hole_inside_a_last_line_is_refused(path):
+    head = write(path, GROUPS)
+    with path.open("ab") as file:
+        file.write(b"0000003c 86" + bytes(20) + b"x")
+    with refused("QB-JNL-003", show=False):
+        open_(path, known=head)
+
+
 def test_other_format_versions_are_named(path):
     path.write_bytes(b"quantbench-journal 2 " + b"0" * 60)
     with refused("QB-JNL-002", show=False):
@@ -869,6 +878,49 @@ def test_a_forked_child_is_refused_and_does_not_keep_the_lock(path):
     assert numbers(path) == [0, 2]
 
 
+def test_an_append_inside_an_append_is_refused(path):
+    """As a signal handler may try. The outer one is not disturbed."""
+
+    class Nested(Ticking):
+        def now(self):
+            with refused("QB-JNL-008", show=False):
+                journal.append("inner", {})
+            return super().now()
+
+    with open_(path, clock=Nested()) as journal:
+        journal.append("outer", {"n": 0})
+        journal.append("outer", {"n": 1})
+    assert numbers(path) == [0, 1]
+
+
+def test_threads_take_turns(path):
+    with open_(path) as journal, ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda n: journal.extend([("note", {"n": n}), ("note", {"n": n})]), range(50)))
+    found = numbers(path)
+    assert found[::2] == found[1::2] and sorted(found[::2]) == list(range(50))
+
+
+def test_a_child_does_not_keep_the_lock_of_a_killed_parent(path):
+    said, say = os.pipe()
+    hear, tell = os.pipe()
+    parent = os.fork()
+    if parent == 0:
+        journal = open_(path)
+        os.close(tell)
+        if os.fork() == 0:
+            os.write(say, b"x")
+            os.read(hear, 1)  # lives until the test is over
+            os._exit(journal.head.seq)
+        signal.pause()
+    os.close(hear)
+    assert os.read(said, 1) == b"x"
+    os.kill(parent, signal.SIGKILL)
+    os.waitpid(parent, 0)
+    open_(path).close()
+    for end in (said, say, tell):
+        os.close(end)
+
+
 def test_closed_means_closed(path):
     journal = open_(path)
     journal.close()
@@ -954,7 +1006,7 @@ def test_time_never_runs_backward(path):
             record = journal.append("note", {})
             assert record.time == ahead.time and record.behind == 5_000_000
     with open_(path, clock=Stuck(START.replace(tzinfo=None))) as journal:
-        with refused("QB-JNL-015", show=False):
+        with refused("QB-TIME-001", show=False):
             journal.append("note", {})
         journal._clock = Stuck(START)
         journal.append("note", {})

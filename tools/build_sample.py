@@ -78,7 +78,12 @@ def sp500_bars(root: Path) -> Sample:
         event_time=closes(d["date"]), interval="1d", price_type="trade", adjustment="split"
     )
     return Sample(
-        "sp500-bars", "bars", frame, "CNuge/kaggle-code, commit 9941dfeb", MIT, "15 minutes after the session's close",
+        "sp500-bars",
+        "bars",
+        frame,
+        "CNuge/kaggle-code, commit 9941dfeb",
+        MIT,
+        "15 minutes after the session's close",
         "Members of August 2017 only: names that left or were delisted before are missing, so results are biased upward. "
         "Adjusted for splits, not for dividends. 384 bars have no open; some contradict themselves (open above high).",
         timedelta(minutes=15),
@@ -91,30 +96,55 @@ def etfs(root: Path) -> Sample:
         event_time=closes(d["date"]), interval="1d", price_type="trade", adjustment="split"
     )
     return Sample(
-        "etf-bars", "bars", frame, "mlfinpy 0.1.2", MIT, "15 minutes after the session's close",
-        "23 funds, closes only, without dividends.", timedelta(minutes=15),
+        "etf-bars",
+        "bars",
+        frame,
+        "mlfinpy 0.1.2",
+        MIT,
+        "15 minutes after the session's close",
+        "23 funds, closes only, without dividends.",
+        timedelta(minutes=15),
     )
 
 
 def vix(root: Path) -> Sample:
     d = pd.read_parquet(root / "vix_daily.parquet")
     frame = d.assign(
-        asset="VIX", event_time=closes(d["date"]) + pd.Timedelta("15min"), interval="1d", price_type="trade", adjustment="raw"
+        asset="VIX",
+        event_time=closes(d["date"]) + pd.Timedelta("15min"),
+        interval="1d",
+        price_type="trade",
+        adjustment="raw",
     )
     return Sample(
-        "vix-bars", "bars", frame, "datasets/finance-vix", PUBLIC, "15 minutes after the index's close",
-        "Before 1992 all four prices are the close; one open (2.58) is a slip of the source.", timedelta(minutes=15),
+        "vix-bars",
+        "bars",
+        frame,
+        "datasets/finance-vix",
+        PUBLIC,
+        "15 minutes after the index's close",
+        "Before 1992 all four prices are the close; one open (2.58) is a slip of the source.",
+        timedelta(minutes=15),
     )
 
 
 def oil(root: Path) -> Sample:
     d = melted(pd.read_parquet(root / "oil_wti_brent_daily.parquet"), ["date"], "asset")
     frame = d.assign(
-        asset=d["asset"].str.upper(), event_time=at(d["date"], "16:00"), field="spot_price", unit="USD per barrel"
+        asset=d["asset"].str.upper(),
+        event_time=at(d["date"], "16:00"),
+        field="spot_price",
+        unit="USD per barrel",
     )
     return Sample(
-        "oil-prices", "observations", frame, "datasets/oil-prices (EIA)", PUBLIC, "7 days later: the EIA publishes weekly",
-        "WTI was -36.98 on 2020-04-20: no logarithms. The two are cointegrated until about 2010.", timedelta(days=7),
+        "oil-prices",
+        "observations",
+        frame,
+        "datasets/oil-prices (EIA)",
+        PUBLIC,
+        "7 days later: the EIA publishes weekly",
+        "WTI was -36.98 on 2020-04-20: no logarithms. The two are cointegrated until about 2010.",
+        timedelta(days=7),
     )
 
 
@@ -123,7 +153,11 @@ def tickers(root: Path) -> pd.DataFrame:
     m = pd.read_csv(root / "lean_map_files.csv", parse_dates=["date"], keep_default_na=False)
     rows = []
     for asset, part in m.groupby("permtick", sort=True):
-        days, names, venues = part["date"].tolist(), part["ticker"].str.upper().tolist(), part["exchange"].tolist()
+        days, names, venues = (
+            part["date"].tolist(),
+            part["ticker"].str.upper().tolist(),
+            part["exchange"].tolist(),
+        )
         start = days[0]
         for day, name, venue in zip(days[1:], names[1:], venues[1:], strict=True):
             rows.append((asset, name, venue, start, day))
@@ -144,18 +178,30 @@ def assets(root: Path, symbol: pd.Series, day: pd.Series) -> pd.Series:
 def lean_bars(root: Path) -> Sample:
     d = pd.read_parquet(root / "lean_equity_daily_raw.parquet")
     frame = d.assign(
-        asset=assets(root, d["symbol"], d["date"]), event_time=closes(d["date"]), interval="1d", price_type="trade", adjustment="raw"
+        asset=assets(root, d["symbol"], d["date"]),
+        event_time=closes(d["date"]),
+        interval="1d",
+        price_type="trade",
+        adjustment="raw",
     )
     return Sample(
-        "raw-bars", "bars", frame, LEAN, APACHE, "15 minutes after the session's close",
+        "raw-bars",
+        "bars",
+        frame,
+        LEAN,
+        APACHE,
+        "15 minutes after the session's close",
         "Prices as traded: use corporate-actions with them. An asset ending in .0 wore the ticker before the one the map "
-        "knows (FB before 2012).", timedelta(minutes=15),
+        "knows (FB before 2012).",
+        timedelta(minutes=15),
     )
 
 
 def check_references(factors: pd.DataFrame, bars: pd.DataFrame) -> None:
     """The price a factor refers to is the close of its day, but for the marker in the first row of each asset."""
-    rest = factors[factors.duplicated("symbol")].merge(bars, left_on=["symbol", "date"], right_on=["asset", "date"])
+    rest = factors[factors.duplicated("symbol")].merge(
+        bars, left_on=["symbol", "date"], right_on=["asset", "date"]
+    )
     assert len(rest) > 600 and np.allclose(rest["reference_price"], rest["close"], rtol=0.005)
 
 
@@ -175,14 +221,21 @@ def actions(root: Path) -> Sample:
         new = part.iloc[1:].reset_index(drop=True)
         for o, n in zip(old.itertuples(), new.itertuples(), strict=True):
             ex = XNYS.next_session(o.date.date())
-            ratio, paid = n.split_factor / o.split_factor, o.reference_price * (1 - o.price_factor / n.price_factor)
+            ratio, paid = (
+                n.split_factor / o.split_factor,
+                o.reference_price * (1 - o.price_factor / n.price_factor),
+            )
             if not math.isclose(ratio, 1, rel_tol=1e-4):
                 rows.append((asset, "split", split_ratio(ratio), None, None, ex))
             if paid > o.reference_price * 2e-6:
                 rows.append((asset, "dividend", None, round(paid, 3), "USD", ex))
     frame = pd.DataFrame(rows, columns=["asset", "kind", "ratio", "amount", "currency", "ex"])
     return Sample(
-        "corporate-actions", "corporate_actions", frame.assign(event_time=at(frame["ex"], "00:00")), LEAN, APACHE,
+        "corporate-actions",
+        "corporate_actions",
+        frame.assign(event_time=at(frame["ex"], "00:00")),
+        LEAN,
+        APACHE,
         "at the start of the ex-date; announcements came earlier, the source does not say when",
         "Read from factor files: amounts to about a tenth of a cent, and a spin-off shows as the dividend it was worth.",
         timedelta(0),
@@ -202,8 +255,14 @@ def symbols(root: Path) -> Sample:
             rows.append((asset, None, None, end + pd.Timedelta(days=1)))
     frame = pd.DataFrame(rows, columns=["asset", "ticker", "venue", "day"])
     return Sample(
-        "symbols", "symbols", frame.assign(event_time=at(frame["day"], "00:00")), LEAN, APACHE,
-        "at the start of the first day", "Renames and reuse: GOOG was GOOGL's ticker until 2014-04-02.", timedelta(0),
+        "symbols",
+        "symbols",
+        frame.assign(event_time=at(frame["day"], "00:00")),
+        LEAN,
+        APACHE,
+        "at the start of the first day",
+        "Renames and reuse: GOOG was GOOGL's ticker until 2014-04-02.",
+        timedelta(0),
     )
 
 
@@ -219,24 +278,52 @@ def membership(root: Path) -> Sample:
     frame = pd.DataFrame(rows, columns=["asset", "day", "member"])
     frame = frame.assign(event_time=at(frame["day"], "00:00"), universe="S&P 500")
     return Sample(
-        "sp500-membership", "membership", frame, "fja05680/sp500, commit 58490ec", MIT,
+        "sp500-membership",
+        "membership",
+        frame,
+        "fja05680/sp500, commit 58490ec",
+        MIT,
         "at the start of the day it took effect; announcements came some days earlier",
-        "Assets are tickers of their day; a rename is an exit and an entry. Spells before 1996 begin in 1996.", timedelta(0),
+        "Assets are tickers of their day; a rename is an exit and an entry. Spells before 1996 begin in 1996.",
+        timedelta(0),
     )
 
 
 def attributes(root: Path) -> Sample:
     d = pd.read_csv(root / "sp500_constituents_2025-11.csv", dtype=str, keep_default_na=False)
-    names = {"Symbol": "asset", "Security": "name", "GICS Sector": "sector", "GICS Sub-Industry": "industry", "CIK": "cik"}
-    frame = melted(d.rename(columns=names)[list(names.values())], ["asset"], "field").rename(columns={"value": "text"})
+    names = {
+        "Symbol": "asset",
+        "Security": "name",
+        "GICS Sector": "sector",
+        "GICS Sub-Industry": "industry",
+        "CIK": "cik",
+    }
+    frame = melted(d.rename(columns=names)[list(names.values())], ["asset"], "field").rename(
+        columns={"value": "text"}
+    )
     frame["event_time"] = pd.Timestamp("2025-12-01", tz="UTC")
     return Sample(
-        "sp500-attributes", "attributes", frame, "fja05680/sp500, commit 58490ec", MIT,
-        "2025-12-01: the list is of November 2025", "Sectors of today, not of the past.", timedelta(0),
+        "sp500-attributes",
+        "attributes",
+        frame,
+        "fja05680/sp500, commit 58490ec",
+        MIT,
+        "2025-12-01: the list is of November 2025",
+        "Sectors of today, not of the past.",
+        timedelta(0),
     )
 
 
-UNITS = {"price": "USD", "eps": "USD", "book_value": "USD", "low_52w": "USD", "high_52w": "USD", "pe": "ratio", "pb": "ratio", "ps": "ratio"}
+UNITS = {
+    "price": "USD",
+    "eps": "USD",
+    "book_value": "USD",
+    "low_52w": "USD",
+    "high_52w": "USD",
+    "pe": "ratio",
+    "pb": "ratio",
+    "ps": "ratio",
+}
 
 
 def fundamentals(root: Path) -> Sample:
@@ -244,28 +331,41 @@ def fundamentals(root: Path) -> Sample:
     year, metric = d["available_at"].dt.year, d["metric"].astype(str)
     large, yields = metric.isin(["market_cap", "ebitda"]), metric == "dividend_yield"
     unit = metric.map(UNITS)
-    unit = unit.mask(large, np.where(year <= 2017, "USD bn", "USD")).mask(yields, np.where(year <= 2018, "percent", "fraction"))
+    unit = unit.mask(large, np.where(year <= 2017, "USD bn", "USD")).mask(
+        yields, np.where(year <= 2018, "percent", "fraction")
+    )
     swapped = (year == 2018) & metric.isin(["low_52w", "high_52w"])
     metric = metric.mask(swapped, metric.map({"low_52w": "high_52w", "high_52w": "low_52w"}))
     frame = d.assign(asset=d["symbol"], metric=metric, unit=unit, event_time=d["available_at"])
     return Sample(
-        "sp500-fundamentals", "fundamentals", frame, "datasets/s-and-p-500-companies-financials, git history", PUBLIC,
+        "sp500-fundamentals",
+        "fundamentals",
+        frame,
+        "datasets/s-and-p-500-companies-financials, git history",
+        PUBLIC,
         "when the snapshot was published; the source does not say which period a figure is of, so event_time is the same",
         "Units change between vintages and stand in each row: USD bn until 2017, USD from 2018; percent until 2018, a fraction "
         "from 2024. The 52-week low and high, exchanged in the snapshot of 2018-02, are put right here. Some ratios are "
-        "infinite. Nothing from 2018-02 to 2024-10. A figure is listed when it changes.", timedelta(0),
+        "infinite. Nothing from 2018-02 to 2024-10. A figure is listed when it changes.",
+        timedelta(0),
     )
 
 
 def gdp(root: Path) -> Sample:
     d = pd.read_parquet(root / "gdp_vintages.parquet")
     frame = d.assign(
-        asset=d["region"], field="gdp", unit="national currency",
+        asset=d["region"],
+        field="gdp",
+        unit="national currency",
         event_time=(d["period"] + pd.DateOffset(months=3)).dt.tz_localize("UTC"),
         known_time=(d["available_at"] + pd.DateOffset(months=3)).dt.tz_localize("UTC"),
     )
     return Sample(
-        "gdp-vintages", "observations", frame, "p-wegmueller/reviser (OECD, FRED, SECO, Eurostat)", MIT,
+        "gdp-vintages",
+        "observations",
+        frame,
+        "p-wegmueller/reviser (OECD, FRED, SECO, Eurostat)",
+        MIT,
         "at the end of the quarter the vintage is dated to: the release day is not known",
         "Revisions include changes of the base year, which move all periods at once.",
     )
@@ -274,18 +374,37 @@ def gdp(root: Path) -> Sample:
 def rates(root: Path) -> Sample:
     d = pd.read_csv(root / "usa_interest_rate.csv")
     frame = d.assign(
-        asset="US", field="primary_credit_rate", value=d["PCREDIT8"], unit="percent", event_time=at(d["DATE"], "00:00")
+        asset="US",
+        field="primary_credit_rate",
+        value=d["PCREDIT8"],
+        unit="percent",
+        event_time=at(d["DATE"], "00:00"),
     )
-    return Sample("interest-rates", "observations", frame, f"{LEAN} (FRED)", APACHE, "one day later", "Changes only.", timedelta(days=1))
+    return Sample(
+        "interest-rates",
+        "observations",
+        frame,
+        f"{LEAN} (FRED)",
+        APACHE,
+        "one day later",
+        "Changes only.",
+        timedelta(days=1),
+    )
 
 
 def funding(root: Path) -> Sample:
     d = pd.read_csv(root / "lean_perp_funding.csv")
     frame = d.assign(
-        asset=d["symbol"], dataset=d["venue"], field="funding_rate", value=d["funding_rate"], unit="fraction per 8 h",
+        asset=d["symbol"],
+        dataset=d["venue"],
+        field="funding_rate",
+        value=d["funding_rate"],
+        unit="fraction per 8 h",
         event_time=pd.to_datetime(d["ts"]).dt.tz_localize("UTC"),
     )
-    return Sample("perp-funding", "alternative", frame, LEAN, APACHE, "when it was paid", "A few days.", timedelta(0))
+    return Sample(
+        "perp-funding", "alternative", frame, LEAN, APACHE, "when it was paid", "A few days.", timedelta(0)
+    )
 
 
 def minute(root: Path) -> Sample:
@@ -293,18 +412,28 @@ def minute(root: Path) -> Sample:
     q = pd.read_parquet(root / "lean_equity_minute_quotes.parquet")
     prices = ["open", "high", "low", "close"]
     sides = [
-        q.rename(columns={f"{s}_{p}": p for p in prices})[["symbol", "ts", *prices]].assign(price_type=s).dropna(subset=["close"])
+        q.rename(columns={f"{s}_{p}": p for p in prices})[["symbol", "ts", *prices]]
+        .assign(price_type=s)
+        .dropna(subset=["close"])
         for s in ("bid", "ask")
     ]
     d = pd.concat([t.astype({"symbol": str}), *(s.astype({"symbol": str}) for s in sides)], ignore_index=True)
     frame = d.assign(
         asset=assets(root, d["symbol"], d["ts"].dt.tz_localize(None).dt.normalize()),
-        event_time=d["ts"].dt.tz_convert("UTC") + pd.Timedelta("1min"), interval="1m", adjustment="raw",
+        event_time=d["ts"].dt.tz_convert("UTC") + pd.Timedelta("1min"),
+        interval="1m",
+        adjustment="raw",
     )
     return Sample(
-        "equity-minutes", "bars", frame, LEAN, APACHE, "1 second after the minute",
+        "equity-minutes",
+        "bars",
+        frame,
+        LEAN,
+        APACHE,
+        "1 second after the minute",
         "Trades, bids and asks, before and after hours included; minutes without an update are absent. AAPL before and after "
-        "its split of 2014-06-09.", timedelta(seconds=1),
+        "its split of 2014-06-09.",
+        timedelta(seconds=1),
     )
 
 
@@ -316,7 +445,12 @@ def ticks(root: Path) -> list[Sample]:
     ):
         d = pd.read_parquet(root / f"lean_ibm_{table[:-1]}_ticks_2013-10.parquet").rename(columns=rename)
         d = d[d["ts"].dt.strftime("%Y-%m-%d") == day].reset_index(drop=True)
-        frame = d.assign(asset="IBM", event_time=d["ts"].dt.tz_convert("UTC"), sequence=np.arange(len(d)), aggressor="unknown")
+        frame = d.assign(
+            asset="IBM",
+            event_time=d["ts"].dt.tz_convert("UTC"),
+            sequence=np.arange(len(d)),
+            aggressor="unknown",
+        )
         if table == "trades":
             frame["conditions"] = d["conditions"].astype(str) + d["suspicious"].map({0: "", 1: " suspicious"})
             note = "Odd lots (bit 0x20000000 of the condition) count in volume, not in open, high, low and close."
@@ -325,17 +459,26 @@ def ticks(root: Path) -> list[Sample]:
                 absent = d[side] == 0
                 frame[side], frame[f"{side}_size"] = d[side].mask(absent), d[f"{side}_size"].mask(absent)
             note = "A quote updates one side; the other is empty."
-        found.append(Sample(name, table, frame, LEAN, APACHE, "when it happened: consolidated tape", note, timedelta(0)))
+        found.append(
+            Sample(
+                name, table, frame, LEAN, APACHE, "when it happened: consolidated tape", note, timedelta(0)
+            )
+        )
     return found
 
 
 def crypto(root: Path) -> list[Sample]:
     same = {"price_type": "trade", "adjustment": "raw"}
     d = pd.read_parquet(root / "lean_btcusd_coinbase_daily.parquet")
-    daily = d.assign(asset="BTCUSD", event_time=d["date"].dt.tz_localize("UTC") + pd.Timedelta("1D"), interval="1d", **same)
+    daily = d.assign(
+        asset="BTCUSD", event_time=d["date"].dt.tz_localize("UTC") + pd.Timedelta("1D"), interval="1d", **same
+    )
     m = pd.read_parquet(root / "lean_crypto_coinbase_minute.parquet")
     minutes = m.assign(asset=m["symbol"], event_time=m["ts"] + pd.Timedelta("1min"), interval="1m", **same)
-    known, note = "1 second after the interval", "Coinbase; UTC days. Thin at first, and minutes without a trade are absent."
+    known, note = (
+        "1 second after the interval",
+        "Coinbase; UTC days. Thin at first, and minutes without a trade are absent.",
+    )
     lag = timedelta(seconds=1)
     return [
         Sample("crypto-days", "bars", daily, LEAN, APACHE, known, note, lag),
@@ -346,29 +489,56 @@ def crypto(root: Path) -> list[Sample]:
 def eurusd(root: Path) -> Sample:
     d = pd.read_parquet(root / "lean_eurusd_oanda_hourly.parquet")
     prices = ["open", "high", "low", "close"]
-    sides = [d.rename(columns={f"{s}_{p}": p for p in prices})[["ts", *prices]].assign(price_type=s) for s in ("bid", "ask")]
+    sides = [
+        d.rename(columns={f"{s}_{p}": p for p in prices})[["ts", *prices]].assign(price_type=s)
+        for s in ("bid", "ask")
+    ]
     both = pd.concat(sides, ignore_index=True)
-    frame = both.assign(asset="EURUSD", event_time=both["ts"] + pd.Timedelta("1h"), interval="1h", adjustment="raw")
-    return Sample("eurusd-hours", "bars", frame, f"{LEAN} (OANDA)", APACHE, "1 second after the hour", "Two sides.", timedelta(seconds=1))
+    frame = both.assign(
+        asset="EURUSD", event_time=both["ts"] + pd.Timedelta("1h"), interval="1h", adjustment="raw"
+    )
+    return Sample(
+        "eurusd-hours",
+        "bars",
+        frame,
+        f"{LEAN} (OANDA)",
+        APACHE,
+        "1 second after the hour",
+        "Two sides.",
+        timedelta(seconds=1),
+    )
 
 
 def options(root: Path) -> Sample:
     d = pd.read_parquet(root / "lean_aapl_options_daily_2014.parquet")
-    last = d["expiry"].map({x: XNYS.previous_session((x + pd.Timedelta(days=1)).date()) for x in d["expiry"].unique()})
+    last = d["expiry"].map(
+        {x: XNYS.previous_session((x + pd.Timedelta(days=1)).date()) for x in d["expiry"].unique()}
+    )
     frame = d.assign(
-        asset="AAPL", event_time=closes(d["date"]), expiry=closes(pd.to_datetime(last)),
-        bid=d["bid_close"], ask=d["ask_close"],
+        asset="AAPL",
+        event_time=closes(d["date"]),
+        expiry=closes(pd.to_datetime(last)),
+        bid=d["bid_close"],
+        ask=d["ask_close"],
     )
     for side in ("bid", "ask"):
         frame[f"{side}_size"] = d[f"{side}_size"].mask(frame[side].isna())
     return Sample(
-        "aapl-options", "options", frame, LEAN, APACHE, "15 minutes after the session's close",
+        "aapl-options",
+        "options",
+        frame,
+        LEAN,
+        APACHE,
+        "15 minutes after the session's close",
         "2014-06-06, before the split of seven for one, and 2014-06-09, after it: strikes change with it. Trading ends with "
-        "the last session at or before the listed expiry, which was a Saturday then.", timedelta(minutes=15),
+        "the last session at or before the listed expiry, which was a Saturday then.",
+        timedelta(minutes=15),
     )
 
 
-BEHIND = pd.Timedelta("1277ms")  # by how much the recorder's clock is slow; the fastest message arrived 1276.67 ms "before" it was sent
+BEHIND = pd.Timedelta(
+    "1277ms"
+)  # by how much the recorder's clock is slow; the fastest message arrived 1276.67 ms "before" it was sent
 
 
 def binance(root: Path) -> list[Sample]:
@@ -388,7 +558,9 @@ def binance(root: Path) -> list[Sample]:
             elif "@depth" in kind:
                 sides = [("bid", x) for x in data["b"]] + [("ask", x) for x in data["a"]]
                 for i, (side, (price, size)) in enumerate(sides):
-                    book.append((data["E"] * 1000, seen, number * 10_000 + i, side, float(price), float(size)))
+                    book.append(
+                        (data["E"] * 1000, seen, number * 10_000 + i, side, float(price), float(size))
+                    )
     found, known = [], f"when it was received, by a clock {BEHIND.total_seconds()} s behind, put right"
     for name, table, rows, columns in (
         ("btcusdt-book", "book", book, ["sequence", "side", "price", "size"]),
@@ -396,7 +568,9 @@ def binance(root: Path) -> list[Sample]:
         ("btcusdt-trades", "trades", trades, ["sequence", "price", "size", "aggressor"]),
     ):
         frame = pd.DataFrame(rows, columns=["event_time", "known_time", *columns])
-        assert (frame["known_time"] >= frame["event_time"]).all(), "the clock was further behind than BEHIND says"
+        assert (frame["known_time"] >= frame["event_time"]).all(), (
+            "the clock was further behind than BEHIND says"
+        )
         for time in ("event_time", "known_time"):
             frame[time] = pd.to_datetime(frame[time], unit="us", utc=True)
         note = "Quotes carry no exchange time: event_time is the time of receipt."
@@ -463,7 +637,9 @@ def packed(sample: Sample, rows: pa.Table) -> tuple[pa.Table, dict[str, Any]]:
                 kept[name] = pa.array(whole, mask=np.isnan(values))
             else:
                 single = values.astype(np.float32).astype(np.float64)
-                kept[name] = column.cast(pa.float32()) if np.array_equal(single, values, equal_nan=True) else column
+                kept[name] = (
+                    column.cast(pa.float32()) if np.array_equal(single, values, equal_nan=True) else column
+                )
         else:
             kept[name] = column
     return pa.table(kept), how
@@ -475,17 +651,31 @@ def write(sample: Sample) -> dict[str, Any]:
     path = OUT / f"{sample.name}.parquet"
     integers = [f.name for f in table.schema if pa.types.is_integer(f.type)]
     pq.write_table(
-        table, path, compression="zstd", compression_level=19, row_group_size=2**18, store_schema=False,
-        use_dictionary=[n for n in table.column_names if n not in integers], write_statistics=False,
-        column_encoding={n: "DELTA_BINARY_PACKED" for n in integers}, data_page_size=2**18,
+        table,
+        path,
+        compression="zstd",
+        compression_level=19,
+        row_group_size=2**18,
+        store_schema=False,
+        use_dictionary=[n for n in table.column_names if n not in integers],
+        write_statistics=False,
+        column_encoding={n: "DELTA_BINARY_PACKED" for n in integers},
+        data_page_size=2**18,
     )
     again = unpacked(pq.read_table(path), sample.table, how)
     assert again.equals(rows), f"{sample.name} does not survive packing"
     times = rows["event_time"].to_pandas()
     return {
-        "name": sample.name, "table": sample.table, "rows": rows.num_rows, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "span": f"{times.min():%Y-%m-%d} to {times.max():%Y-%m-%d}", "origin": sample.origin, "licence": sample.licence,
-        "known": sample.known, "note": sample.note, **how,
+        "name": sample.name,
+        "table": sample.table,
+        "rows": rows.num_rows,
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "span": f"{times.min():%Y-%m-%d} to {times.max():%Y-%m-%d}",
+        "origin": sample.origin,
+        "licence": sample.licence,
+        "known": sample.known,
+        "note": sample.note,
+        **how,
     }
 
 
@@ -494,7 +684,11 @@ def toml(entries: list[dict[str, Any]]) -> str:
     for entry in entries:
         lines.append("\n[[dataset]]")
         for key, value in entry.items():
-            text = "{ " + ", ".join(f"{k} = {json.dumps(v)}" for k, v in value.items()) + " }" if isinstance(value, dict) else json.dumps(value)
+            text = (
+                "{ " + ", ".join(f"{k} = {json.dumps(v)}" for k, v in value.items()) + " }"
+                if isinstance(value, dict)
+                else json.dumps(value)
+            )
             lines.append(f"{key} = {text}")
     return "\n".join(lines) + "\n"
 
@@ -515,7 +709,10 @@ Licences: MIT and Apache-2.0 texts are those of the named projects; market price
 
 def readme(entries: list[dict[str, Any]]) -> str:
     lines = [HEAD, "| dataset | table | rows | span | source | licence |", "|---|---|---|---|---|---|"]
-    lines += [f"| {e['name']} | {e['table']} | {e['rows']:,} | {e['span']} | {e['origin']} | {e['licence']} |" for e in entries]
+    lines += [
+        f"| {e['name']} | {e['table']} | {e['rows']:,} | {e['span']} | {e['origin']} | {e['licence']} |"
+        for e in entries
+    ]
     for e in entries:
         lines.append(f"\n**{e['name']}.** Known {e['known']}. {e['note']}")
     return "\n".join(lines) + "\n"
@@ -523,13 +720,29 @@ def readme(entries: list[dict[str, Any]]) -> str:
 
 def main(root: Path) -> None:
     OUT.mkdir(exist_ok=True)
-    single = [sp500_bars, membership, attributes, fundamentals, lean_bars, actions, symbols, etfs, vix, oil, gdp, rates, funding]
+    single = [
+        sp500_bars,
+        membership,
+        attributes,
+        fundamentals,
+        lean_bars,
+        actions,
+        symbols,
+        etfs,
+        vix,
+        oil,
+        gdp,
+        rates,
+        funding,
+    ]
     samples = [build(root) for build in (*single, minute, eurusd, options)]
     samples += [s for build in (ticks, crypto, binance) for s in build(root)]
     entries = []
     for sample in sorted(samples, key=lambda s: s.name):
         entries.append(write(sample))
-        print(f"{sample.name:20} {entries[-1]['rows']:>9,} rows {(OUT / f'{sample.name}.parquet').stat().st_size:>10,} bytes")
+        print(
+            f"{sample.name:20} {entries[-1]['rows']:>9,} rows {(OUT / f'{sample.name}.parquet').stat().st_size:>10,} bytes"
+        )
     (OUT / "manifest.toml").write_text(toml(entries), encoding="utf-8")
     (OUT / "README.md").write_text(readme(entries), encoding="utf-8")
 

@@ -46,9 +46,10 @@ from .chain import read as read
 from .chain import tail as tail
 from .chain import verify as verify
 from .check import QuantbenchError
+from .value import utc
 
 # %% auto #0
-__all__ = ['Disk', 'Now', 'Journal']
+__all__ = ['Item', 'Disk', 'Now', 'Journal']
 
 # %% ../../nbs/core/08_journal.ipynb #5701c36b
 class Disk:
@@ -79,7 +80,7 @@ class Disk:
 
 
 class Now(Protocol):
-    "The part of a clock that the journal needs."
+    "The part of a `core.clock.Clock` that the journal needs."
 
     def now(self) -> datetime: ...
 
@@ -92,21 +93,27 @@ def _lock(file: int, wait: float, name: str, owner: Path) -> None:
             return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if not wait > 0:
-                number = owner.read_text(errors="replace").strip() if owner.exists() else "unknown"
-                raise QuantbenchError("QB-JNL-007", where=name, value=f"held by process {number}") from None
+                raise QuantbenchError("QB-JNL-007", where=name, value=f"held by {_named(owner)}") from None
         threading.Event().wait(min(pause, wait))
         wait, pause = wait - pause, min(2 * pause, 0.02)
+
+
+def _named(owner: Path) -> str:
+    with suppress(OSError):  # it may be letting go just now
+        if number := owner.read_text(errors="replace").strip():
+            return f"process {number}"
+    return "another process"
 
 # %% ../../nbs/core/08_journal.ipynb #2fe4de2b
 class _Hold:
     "A journal file opened and locked by this process."
 
     def __init__(self, path: str | Path, disk: Disk) -> None:
+        self.file, self.inode, self.locked, self.stopped = -1, (0, 0), False, ""
+        self.process, self.mutex = os.getpid(), threading.RLock()
         self.name, self.path, self.disk = str(path), Path(path).absolute(), disk
         self.owner = self.path.with_name(f"{self.path.name}.writer")
-        self.address, self.process = str(self.path), os.getpid()
-        self.file, self.inode = -1, (0, 0)
-        self.locked, self.stopped = False, ""
+        self.address = str(self.path)
 
     def take(self, wait: float, create: bool) -> None:
         self.file = open_file(self.path, os.O_RDWR | (os.O_CREAT if create else 0), self.name)
@@ -119,12 +126,16 @@ class _Hold:
             self.owner.write_text(f"{self.process}\n")
 
     def release(self) -> None:
-        if self.file >= 0 and self.process == os.getpid():
-            if self.locked:
-                self.owner.unlink(missing_ok=True)
-                fcntl.flock(self.file, fcntl.LOCK_UN)  # also for a child that has not yet run `_disown`
-            os.close(self.file)
-            self.file, self.locked = -1, False
+        if self.process != os.getpid():
+            return
+        with self.mutex:  # not while a thread appends: the number of a closed file may be another's
+            file, self.file = self.file, -1
+            if file >= 0 and self.locked:
+                with suppress(OSError):
+                    self.owner.unlink()
+                fcntl.flock(file, fcntl.LOCK_UN)  # also for a child that has not yet run `_disown`
+            if file >= 0:
+                os.close(file)
 
     __del__ = release
 
@@ -168,7 +179,6 @@ def _commit(hold: _Hold, data: bytes, size: int) -> None:
         refusal = _refusal(hold, error)
         hold.stopped = f"{refusal.what}: {refusal.value}"
         raise refusal from error
-    hold.stopped = ""
 
 
 def _refusal(hold: _Hold, error: OSError | QuantbenchError) -> QuantbenchError:
@@ -226,18 +236,29 @@ def _recover(hold: _Hold, known: Head | None, create: bool, identity: str | None
     return born[0], head, newest, size - head.offset
 
 # %% ../../nbs/core/08_journal.ipynb #bf27072a
-def _moment(clock: Now, newest: datetime, name: str) -> tuple[datetime, int]:
-    "The time of the next group, and by how many microseconds the clock stands behind it."
-    now = clock.now()
-    if now.utcoffset() is None:
-        raise QuantbenchError("QB-JNL-015", where=name, value=now.isoformat())
-    now = now.astimezone(UTC)
-    return (now, 0) if now >= newest else (newest, (newest - now) // timedelta(microseconds=1))
+Item: TypeAlias = tuple[str, Mapping[str, JSON]]
+_Group: TypeAlias = tuple[datetime, list[Record], bytes]
+
+
+def _compose(hold: _Hold, group: list[Item], head: Head, clock: Now, newest: datetime) -> _Group:
+    "The group's time, records and lines. Until it is written nothing else may append, no signal handler either."
+    hold.stopped = "an append is under way"
+    try:
+        now = utc(clock.now(), where=f"the clock of {hold.name}")
+        time = max(now, newest)
+        behind = 0 if time is now else (time - now) // timedelta(microseconds=1)
+        return time, *compose(group, head, time, behind)
+    except BaseException:
+        hold.stopped = ""  # nothing was written
+        raise
+
+
+def _own(hold: _Hold) -> None:
+    if hold.process != os.getpid():
+        raise QuantbenchError("QB-JNL-011", where=hold.name, value=f"process {os.getpid()}")
 
 
 def _usable(hold: _Hold) -> None:
-    if hold.process != os.getpid():
-        raise QuantbenchError("QB-JNL-011", where=hold.name, value=f"process {os.getpid()}")
     if hold.stopped:
         raise QuantbenchError("QB-JNL-008", where=hold.name, value=hold.stopped)
 
@@ -257,7 +278,7 @@ class Journal:
     "The one writer of a journal file. What `append` returns is on the disk."
 
     def __init__(self, hold: _Hold, clock: Now, state: _State) -> None:
-        self._hold, self._clock, self._mutex = hold, clock, threading.RLock()
+        self._hold, self._clock = hold, clock
         self.identity, self.head, self._newest, self.dropped = state
 
     @classmethod
@@ -282,23 +303,23 @@ class Journal:
         "One record, on the disk on return."
         return self.extend([(kind, payload)])[0]
 
-    def extend(self, items: Iterable[tuple[str, Mapping[str, JSON]]]) -> list[Record]:
+    def extend(self, items: Iterable[Item]) -> list[Record]:
         "Several records with one sync: all of them or none."
-        group = list(items)
-        _usable(self._hold)  # before the lock, which a forked child may have inherited locked
-        with self._mutex:
-            _usable(self._hold)
-            head, (time, behind) = self.head, _moment(self._clock, self._newest, self._hold.name)
-            records, data = compose(group, head, time, behind)
+        group, hold = list(items), self._hold
+        _own(hold)  # before the lock, which a forked child may have inherited locked
+        with hold.mutex:
+            _usable(hold)
+            time, records, data = _compose(hold, group, self.head, self._clock, self._newest)
             if records:
-                _commit(self._hold, data, head.offset + len(data))
+                _commit(hold, data, self.head.offset + len(data))
                 self.head, self._newest = records[-1].head, time
+            hold.stopped = ""
             return records
 
     def close(self) -> None:
         "Let another writer in. There is nothing left to flush."
-        self._hold.stopped = self._hold.stopped or "it is closed"
         self._hold.release()
+        self._hold.stopped = self._hold.stopped or "it is closed"
 
     def __enter__(self) -> Journal:
         return self

@@ -18,6 +18,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -153,10 +154,10 @@ def _take(rows: pa.Table, positions: Any) -> pa.Table:
     order = np.argsort(positions, kind="stable")
     batches = rows.to_batches()
     starts = np.cumsum([0, *map(len, batches)])
-    edges = np.searchsorted(positions[order], starts)
+    edges = np.searchsorted(positions[order], starts).tolist()
     pieces = [
         batch.take(pa.array(positions[order[low:high]] - start))
-        for batch, start, low, high in zip(batches, starts, edges, edges[1:])
+        for batch, start, (low, high) in zip(batches, starts, pairwise(edges), strict=False)
         if low < high
     ]
     taken = pa.Table.from_batches(pieces, rows.schema).combine_chunks()

@@ -370,7 +370,8 @@ def _units(panel: Panel) -> Iterator[Finding]:
     change[~inner] = 0.0
     inner &= np.append(False, units[1:] == units[:-1])[: len(values)]
     before, after = np.append(0.0, change[:-1])[: len(change)], np.append(change[1:], 0.0)[: len(change)]
-    calm = (np.abs(before) <= 0.3) & ((np.abs(after) <= 0.3) | (np.abs(change + after) <= 0.3))
+    returned = np.abs(np.where(np.isfinite(change), change, math.nan) + after) <= 0.3
+    calm = (np.abs(before) <= 0.3) & ((np.abs(after) <= 0.3) | returned)
     size = np.select([np.abs(np.abs(change) - p) < 0.15 for p in (2, 3, 6, 9)], [2, 3, 6, 9], 0)
     power = np.where(change < 0, -size, size)
     groups: dict[tuple[str, Any, int], list[int]] = {}

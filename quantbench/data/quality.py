@@ -35,9 +35,11 @@ from quantbench.data.defects import (
     silent,
 )
 from .schema import SCHEMAS, schema
+from .store import Lake, scan
 
 # %% auto #0
-__all__ = ['Calendars', 'Hours', 'Attendance', 'attendance', 'Coverage', 'coverage', 'Summary', 'QualityReport', 'report']
+__all__ = ['Calendars', 'Hours', 'Attendance', 'attendance', 'Coverage', 'coverage', 'Summary', 'QualityReport', 'report',
+           'examine']
 
 # %% ../../nbs/data/20_quality.ipynb #3f4692b5
 class Hours(Protocol):
@@ -466,4 +468,11 @@ def report(tables: Mapping[str, Any], *, as_of: datetime, calendar: Calendars = 
     ordered = tuple(sorted(found, key=lambda f: f.rank))
     return QualityReport(
         as_of, ordered, tuple(shares), tuple(summaries), tuple(_unread(sorted(given), groups, actions))
+    )
+
+
+def examine(lake: Lake, *, as_of: datetime, calendar: Calendars = None, limits: Limits | None = None) -> QualityReport:  # fmt: skip
+    "What is in a lake, as known at `as_of`: every table."
+    return report(
+        {name: scan(lake, name) for name in lake.tables()}, as_of=as_of, calendar=calendar, limits=limits
     )

@@ -128,7 +128,9 @@ MARKET = (
         (
             Column("interval", TEXT, "", "length, such as 1m, 1h, 1d"),
             Column("price_type", TEXT, "", "which price", choices=("trade", "bid", "ask", "mid")),
-            Column("adjustment", TEXT, "", "for corporate actions", choices=("raw", "split", "total")),
+            Column(
+                "adjustment", TEXT, "", "for corporate actions", choices=("raw", "split", "dividend", "total")
+            ),
             _price("open", "first price"),
             _price("high", "highest price"),
             _price("low", "lowest price"),

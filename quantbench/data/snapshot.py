@@ -135,6 +135,7 @@ class Snapshot(Shown):
     as_of: datetime
     version: int  # of the table in the lake
     view: str  # the question it answers: latest, history
+    note: str = ""  # what the reader withheld, if anything
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "as_of", utc(self.as_of, where="Snapshot.as_of"))
@@ -186,7 +187,7 @@ class Snapshot(Shown):
         ]
         return Card(
             title=f"{self.table}, {self.view}",
-            headline=f"{len(self):,} rows",
+            headline=f"{len(self):,} rows" + (f"; {self.note}" if self.note else ""),
             rows=(*rows, Row("hash", self.hash[:16])),
             tables=(table(self.rows, limit=6),),
         )
