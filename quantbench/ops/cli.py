@@ -11,7 +11,6 @@ refusals and progress notes to the error stream, so `--json` can be piped. A rea
 from __future__ import annotations
 
 import signal
-import sys
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -68,7 +67,3 @@ def main(words: Sequence[str] | None = None) -> int:
     if words is None and hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     return run(qb, words)
-
-
-if __name__ == "__main__" and "ipykernel" not in sys.modules and "execnb" not in sys.modules:
-    raise SystemExit(main())

@@ -112,7 +112,7 @@ def _bring(lake: Lake, source: Source, only: list[str] | None, share: float | No
         show_json(_counts(done))
         return
     added, aside = done.total("added") + done.total("restated"), done.total("set_aside")
-    say(f"{added:,} rows new of {done.total('read'):,} read", "green")
+    say(f"new rows: {added:,} of {done.total('read'):,} read", "green")
     if aside:
         say(f"{aside:,} bad rows set aside, with their reasons, in {lake.root.name}-quarantine", "yellow")
 
@@ -141,7 +141,7 @@ def import_(
     given: LakeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    "Bring what a source has into the lake, which is made if there is none."
+    "Bring a source into the lake; make the lake if there is none."
     from quantbench.core.clock import WallClock
     from quantbench.data.store import LOG, Lake
 
@@ -163,7 +163,7 @@ def refresh(
     given: LakeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    "Bring in what the source has and the lake, which must be there, has not."
+    "Bring in what is new; the lake must be there."
     lake = open_lake(given)
     _bring(lake, _source(what, spec, pattern), only, quarantine, as_json)
 
@@ -179,7 +179,7 @@ def _contents(lake: Lake, name: str) -> dict[str, Any]:
 
 @data.command("list", epilog=examples("qb data list", "qb data list --lake other/lake --json"))
 def list_(given: LakeOption = None, as_json: JsonOption = False) -> None:
-    "Print the tables of the lake: rows, versions, and the span of their events."
+    "Print the tables: rows, versions, span of events."
     from quantbench.core.show import table
 
     lake = open_lake(given)
