@@ -404,3 +404,17 @@ def test_series_are_told_apart_by_all_that_names_them():
     one = panel(shuffled, SCHEMAS["bars"], as_of=AS_OF)
     assert find(one) == [] and len(one.names) == 2 * ASSETS
     assert attendance(one, None, Limits()).present.shape == (2 * ASSETS, DAYS)
+
+
+def test_a_jump_of_which_half_stays_is_no_spike():
+    own = rows_of(market(), "S02")
+    up = put(market(), PRICES, slice(own[150], own[-1] + 1), lambda x: x * 1.5)
+    half = put(up, PRICES, slice(own[151], own[-1] + 1), lambda x: x / 1.25)
+    assert [(f.kind, f.count) for f in report({"bars": half}, as_of=AS_OF).found] == [("outlier", 2)]
+
+
+def test_a_figure_that_jumps_about_has_no_new_unit():
+    rows = put(
+        vintages(factor=1e3, switch=8, only=2), ("value",), slice(2 * 16 + 9, 3 * 16), lambda x: x / 30
+    )
+    assert report({"fundamentals": rows}, as_of=AS_OF).found == ()

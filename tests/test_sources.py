@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import gzip
 import os
 from collections.abc import Callable
@@ -15,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from quantbench.core.check import QuantbenchError
-from quantbench.data.files import FileSource, read
-from quantbench.data.filespec import YAHOO, FileSpec, Layout, Limits, Times, binance
+from quantbench.data.files import read
+from quantbench.data.filespec import FileSpec, Limits, Times
 
 BARS = FileSpec(
     table="bars",
@@ -70,7 +69,12 @@ def cut_parquet(path: Path) -> None:
 
 def flipped_parquet(path: Path) -> None:
     prices = pa.array([float(i % 977) + 1 for i in range(5000)])
-    pq.write_table(typed_bars(5000, close=prices, high=prices, open=prices, low=prices), path, write_page_checksum=True, use_dictionary=False)
+    pq.write_table(
+        typed_bars(5000, close=prices, high=prices, open=prices, low=prices),
+        path,
+        write_page_checksum=True,
+        use_dictionary=False,
+    )
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(bytes(data))
@@ -98,7 +102,10 @@ def backfilled(path: Path) -> None:
 
 
 def many_rows_then(cell: str) -> bytes:
-    lines = [f"ACME,2024-03-{4 + i // 1440:02} {i // 60 % 24:02}:{i % 60:02}:00,10,10,10,10,1\n" for i in range(30_000)]
+    lines = [
+        f"ACME,2024-03-{4 + i // 1440:02} {i // 60 % 24:02}:{i % 60:02}:00,10,10,10,10,1\n"
+        for i in range(30_000)
+    ]
     assert len(lines) == 30_000
     lines[29_998] = lines[29_998].replace(",1\n", f",{cell}\n")
     return (HEADER + "".join(lines)).encode()
@@ -131,7 +138,12 @@ BAD = [
     Bad("D2 cut", "QB-DATA-002", cut_parquet, ("bars.parquet", "Parquet"), TYPED, "bars.parquet"),
     Bad("D2 not Parquet", "QB-DATA-002", rows(), ("bars.parquet",), TYPED, "bars.parquet"),
     Bad("D2 flipped", "QB-DATA-002", flipped_parquet, ("bars.parquet",), TYPED, "bars.parquet"),
-    Bad("D4 too few", "QB-DATA-004", rows("ACME,2024-03-04 10:02:00,10,10"), ("line 4", "4 fields", "7 fields")),
+    Bad(
+        "D4 too few",
+        "QB-DATA-004",
+        rows("ACME,2024-03-04 10:02:00,10,10"),
+        ("line 4", "4 fields", "7 fields"),
+    ),
     Bad("D4 too many", "QB-DATA-004", rows(bar() + ",1"), ("line 4", "8 fields", "7 fields")),
     Bad("D4 blank line", "QB-DATA-004", rows("", bar()), ("line 4",)),
     Bad("D4 open quote", "QB-DATA-004", rows(bar(asset='"ACME'), bar(asset='B"')), ("line 4",)),
@@ -144,13 +156,32 @@ BAD = [
     Bad("D7 short", "QB-DATA-007", rows(bar(close='"10,2"')), ("line 4", "close", "10,2")),
     Bad("D8 blank", "QB-DATA-008", rows(bar(asset="")), ("line 4", "asset")),
     Bad("D8 spaces", "QB-DATA-008", rows(bar(asset="  ")), ("line 4", "asset")),
-    Bad("D9 typed ticker", "QB-DATA-009", parquet(typed_bars(asset=pa.array([True] * 3))), ("asset", "bool"), TYPED, "bars.parquet"),
-    Bad("D10 numeric ticker", "QB-DATA-009", parquet(typed_bars(asset=pa.array([700] * 3))), ("asset", "int64"), TYPED, "bars.parquet"),
+    Bad(
+        "D9 typed ticker",
+        "QB-DATA-009",
+        parquet(typed_bars(asset=pa.array([True] * 3))),
+        ("asset", "bool"),
+        TYPED,
+        "bars.parquet",
+    ),
+    Bad(
+        "D10 numeric ticker",
+        "QB-DATA-009",
+        parquet(typed_bars(asset=pa.array([700] * 3))),
+        ("asset", "int64"),
+        TYPED,
+        "bars.parquet",
+    ),
     Bad("D11 header twice", "QB-DATA-011", rows(header=HEADER.replace("high", "open")), ("line 1", "open")),
     Bad("D12 NUL", "QB-DATA-012", rows(bar(asset="AC\0ME")), ("line 4", "AC\\x00ME")),
     Bad("D13 UTF-16", "QB-DATA-013", rows().decode().encode("utf-16"), ("line 1",)),
     Bad("D13 UTF-16 without a mark", "QB-DATA-013", rows().decode().encode("utf-16-le"), ("line 1",)),
-    Bad("D13 Latin-1", "QB-DATA-013", rows(bar(asset="Société").replace("é", "\xe9")).decode().encode("latin-1"), ("line 4", "xe9")),
+    Bad(
+        "D13 Latin-1",
+        "QB-DATA-013",
+        rows(bar(asset="Société").replace("é", "\xe9")).decode().encode("latin-1"),
+        ("line 4", "xe9"),
+    ),
     Bad("D13 mark", "QB-DATA-013", b"\xef\xbb\xbf" + rows(), ("line 1", "byte order mark")),
     Bad("D14 infinite", "QB-DATA-014", rows(bar(high="inf")), ("line 4", "high", "inf")),
     Bad("D14 overflow", "QB-DATA-014", rows(bar(volume="1e999")), ("line 4", "volume", "inf")),
@@ -162,22 +193,82 @@ BAD = [
     Bad("D17 backward", "QB-DATA-017", rows(bar("2024-03-04 09:59:00")), ("line 4", "time", "09:59:00")),
     Bad("D18 zone in one", "QB-DATA-018", rows(bar("2024-03-04T10:02:00Z")), ("line 4", "time", "10:02:00Z")),
     Bad("D18 zone in none", "QB-DATA-018", rows(bar()), ("line 2", "time"), EACH_ITS_OWN),
-    Bad("D18 naive Parquet", "QB-DATA-018", parquet(typed_bars(time=pa.array([0, 1, 2], pa.timestamp("us")))), ("time", "timestamp[us]"), TYPED, "bars.parquet"),
+    Bad(
+        "D18 naive Parquet",
+        "QB-DATA-018",
+        parquet(typed_bars(time=pa.array([0, 1, 2], pa.timestamp("us")))),
+        ("time", "timestamp[us]"),
+        TYPED,
+        "bars.parquet",
+    ),
     Bad("D19 fold", "QB-DATA-019", rows(bar("2024-11-03 01:30:00")), ("line 4", "time", "01:30:00")),
     Bad("D19 gap", "QB-DATA-019", rows(bar("2024-03-10 02:30:00")), ("line 4", "time", "02:30:00")),
-    Bad("D20 known_time empty", "QB-DATA-020", known(FIRST + "2024-03-02T00:00:00Z", FIRST.replace("-01T", "-02T")), ("line 3",), KNOWN),
-    Bad("D21 known before", "QB-DATA-021", known(FIRST + "2024-02-29T00:00:00Z"), ("line 2", "known_time"), KNOWN),
+    Bad(
+        "D20 known_time empty",
+        "QB-DATA-020",
+        known(FIRST + "2024-03-02T00:00:00Z", FIRST.replace("-01T", "-02T")),
+        ("line 3",),
+        KNOWN,
+    ),
+    Bad(
+        "D21 known before",
+        "QB-DATA-021",
+        known(FIRST + "2024-02-29T00:00:00Z"),
+        ("line 2", "known_time"),
+        KNOWN,
+    ),
     Bad("D22 file's time", "QB-DATA-022", backfilled, ("bars.csv", "2024-06-01"), KNOWN),
-    Bad("D23 s among ms", "QB-DATA-023", rows(header=HEADER).replace(b"2024-03-04 10:00:00", b"1709564400000").replace(b"2024-03-04 10:01:00", b"1709564460"), ("line 3", "time", "1709564460"), EPOCH),
-    Bad("D23 us among ms", "QB-DATA-023", rows(header=HEADER).replace(b"2024-03-04 10:00:00", b"1709564400000").replace(b"2024-03-04 10:01:00", b"1709564460000000"), ("line 3", "time"), EPOCH),
+    Bad(
+        "D23 s among ms",
+        "QB-DATA-023",
+        rows(header=HEADER)
+        .replace(b"2024-03-04 10:00:00", b"1709564400000")
+        .replace(b"2024-03-04 10:01:00", b"1709564460"),
+        ("line 3", "time", "1709564460"),
+        EPOCH,
+    ),
+    Bad(
+        "D23 us among ms",
+        "QB-DATA-023",
+        rows(header=HEADER)
+        .replace(b"2024-03-04 10:00:00", b"1709564400000")
+        .replace(b"2024-03-04 10:01:00", b"1709564460000000"),
+        ("line 3", "time"),
+        EPOCH,
+    ),
     Bad("D27 link out", "QB-DATA-027", outside, ("bars.csv",)),
     Bad("D28 bomb", "QB-DATA-028", bomb, ("bars.csv.gz", "bytes out of"), file="bars.csv.gz"),
-    Bad("D28 size", "QB-DATA-028", rows(), ("bars.csv", "over 64 bytes"), replace(BARS, limits=Limits(size=64))),
+    Bad(
+        "D28 size",
+        "QB-DATA-028",
+        rows(),
+        ("bars.csv", "over 64 bytes"),
+        replace(BARS, limits=Limits(size=64)),
+    ),
     Bad("D28 cell", "QB-DATA-028", rows(bar(asset="A" * 2**20)), ("line 4", "bytes")),
-    Bad("D28 rows", "QB-DATA-028", parquet(typed_bars(1000)), ("1,000 rows",), replace(TYPED, limits=Limits(rows=999)), "bars.parquet"),
-    Bad("D29 renamed", "QB-DATA-029", rows(header=HEADER.replace("close", "closing")), ("-close", "+closing", "line 1")),
+    Bad(
+        "D28 rows",
+        "QB-DATA-028",
+        parquet(typed_bars(1000)),
+        ("1,000 rows",),
+        replace(TYPED, limits=Limits(rows=999)),
+        "bars.parquet",
+    ),
+    Bad(
+        "D29 renamed",
+        "QB-DATA-029",
+        rows(header=HEADER.replace("close", "closing")),
+        ("-close", "+closing", "line 1"),
+    ),
     Bad("D29 added", "QB-DATA-029", rows(header=HEADER.replace("volume", "volume,vwap")), ("+vwap",)),
-    Bad("D29 Parquet", "QB-DATA-029", parquet(typed_bars().drop_columns(["low"])), ("-low",), TYPED, "bars.parquet"),
+    Bad(
+        "D29 Parquet",
+        "QB-DATA-029",
+        parquet(typed_bars().drop_columns(["low"])),
+        ("-low",),
+        TYPED,
+        "bars.parquet",
+    ),
     Bad("D30 tie", "QB-DATA-030", rows(bar(), bar(close="10.3")), ("line 5",)),
     Bad("gzip cut", "QB-DATA-063", gzip.compress(rows())[:-9], ("bars.csv.gz",), file="bars.csv.gz"),
 ]

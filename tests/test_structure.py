@@ -47,7 +47,8 @@ def imports(module: Path) -> set[str]:
     for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else ()
-            found.add(".".join((*base, *(node.module or "").split("."))))
+            named = [node.module] if node.module else [alias.name for alias in node.names]
+            found |= {".".join((*base, *name.split("."))) for name in named}
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
     return {name.removeprefix("quantbench.") for name in found if name.startswith("quantbench.")}

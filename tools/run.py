@@ -8,11 +8,11 @@ from __future__ import annotations
 import datetime as dt
 import os
 
+from quantbench.data.ingest import ingest
 from steps import BIN, ROOT, command, run_steps
 
 from quantbench.core.clock import WallClock
 from quantbench.core.config import load
-from quantbench.data.ingest import ingest
 from quantbench.data.quality import QualityReport, examine
 from quantbench.data.sources import SampleSource
 from quantbench.data.store import Lake

@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from types import MappingProxyType
 from typing import Any
 
@@ -318,10 +319,12 @@ def _broken(code: str, column: str, accepted: Any, allowed: str) -> Iterator[Vio
         yield Violation(code, column, rows, allowed)
 
 # %% ../../nbs/data/10_schema.ipynb #6a062f78
-_EARLIEST, _LATEST = (
-    pa.scalar(-2_208_988_800_000_000, TIME),
-    pa.scalar(4_102_444_800_000_000, TIME),
-)  # 1900, 2100
+@cache
+def _era() -> tuple[pa.Scalar, pa.Scalar]:
+    "1900 and 2100; made when first needed, because making a scalar of time imports pandas."
+    return pa.scalar(-2_208_988_800_000_000, TIME), pa.scalar(4_102_444_800_000_000, TIME)
+
+
 _EMPTY = {"asset": "QB-DATA-008", "known_time": "QB-DATA-020"}
 
 
@@ -333,7 +336,8 @@ def _column_violations(column: Column, values: pa.ChunkedArray) -> Iterator[Viol
         )
     absent = pc.invert(present)
     if column.type == TIME:
-        plausible = pc.and_(pc.greater_equal(values, _EARLIEST), pc.less(values, _LATEST))
+        earliest, latest = _era()
+        plausible = pc.and_(pc.greater_equal(values, earliest), pc.less(values, latest))
         yield from _broken(
             "QB-DATA-023", column.name, pc.or_kleene(plausible, absent), "times from 1900 to 2100"
         )
