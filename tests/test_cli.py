@@ -96,6 +96,18 @@ BAD = {
         ["data", "show", "bars", "--as-of", "now", "--columns", "clsoe", "--lake", "{lake}"],
     ),
     "a negative limit": (2, ["data", "show", "bars", "--as-of", "now", "--limit", "-1", "--lake", "{lake}"]),
+    "an empty list of assets": (
+        2,
+        ["data", "show", "bars", "--as-of", "now", "--assets", ",", "--lake", "{lake}"],
+    ),
+    "an empty list of columns": (
+        2,
+        ["data", "show", "bars", "--as-of", "now", "--columns", "", "--lake", "{lake}"],
+    ),
+    "the sample with a specification": (
+        2,
+        ["data", "import", "sample", "--spec", "yahoo", "--lake", "{new}"],
+    ),
     "files without a specification": (2, ["data", "import", "{yahoo}", "--lake", "{new}"]),
     "an unknown specification": (3, ["data", "import", "{yahoo}", "--spec", "bloomberg", "--lake", "{new}"]),
     "a misspelt key": (3, ["data", "import", "{yahoo}", "--spec", "{place}/bad.toml", "--lake", "{new}"]),
@@ -363,6 +375,47 @@ def on_a_terminal(*words: str) -> str:
     os.close(ours)
     process.communicate()
     return written.decode()
+
+
+def test_an_interruption_ends_as_the_shell_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("quantbench.ops.doctor.examine", interrupted)
+    assert main(["doctor"]) == 130
+
+
+def test_an_error_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("quantbench.ops.doctor.examine", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["doctor"])
+
+
+def test_a_damaged_lake_ends_with_1_and_names_the_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "ACME.csv").write_text(HEADER + DAYS)
+    lake = ["--lake", str(tmp_path / "lake")]
+    assert main(["data", "import", str(tmp_path), "--spec", "yahoo", *lake]) == 0
+    victim = next((tmp_path / "lake" / "bars").glob("year=*/*"))
+    content = bytearray(victim.read_bytes())
+    content[100] ^= 1
+    victim.write_bytes(content)
+    capsys.readouterr()
+    assert main(["data", "check", *lake]) == 1 and victim.name in capsys.readouterr().out
+    assert main(["data", "show", "bars", "--as-of", "now", *lake]) == 3
+    assert capsys.readouterr().err.startswith("QB-DATA-003")
+
+
+def test_a_warning_fails_only_when_strict(tmp_path: Path) -> None:
+    rows = "".join(
+        f"2024-07-{day:02},10,10.5,9.9,10.2,10.2,500\n" for day in (1, 2, 3, 5, 8, 9, 10, 11, 12, 15, 16, 17)
+    )
+    (tmp_path / "ACME.csv").write_text(HEADER + rows)
+    lake = ["--lake", str(tmp_path / "lake")]
+    assert main(["data", "import", str(tmp_path), "--spec", "yahoo", *lake]) == 0
+    assert main(["data", "check", *lake]) == 0
+    assert main(["data", "check", "--strict", *lake]) == 1  # stale prices
 
 
 def test_colour_on_a_terminal_only(place: Path) -> None:

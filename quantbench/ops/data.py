@@ -57,6 +57,10 @@ def _source(what: str, spec: str | None, pattern: str) -> Source:
     from quantbench.ops.specfile import READY, specs
 
     if what == "sample":
+        if spec is not None:
+            raise typer.BadParameter(
+                "the sample needs none; for a folder of this name say ./sample", param_hint="--spec"
+            )
         return SampleSource()
     if spec is None:
         ready = ", ".join(READY)
@@ -207,8 +211,11 @@ LimitOption: TypeAlias = Annotated[
 ]
 
 
-def _names(text: str | None) -> list[str] | None:
-    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+def _names(text: str | None, option: str) -> list[str] | None:
+    names = None if text is None else [name.strip() for name in text.split(",")]
+    if names is not None and not all(names):
+        raise typer.BadParameter(f"{text!r} is no list of names: A,B", param_hint=option)
+    return names
 
 
 def _rows(rows: Any, about: dict[str, Any], limit: int | None, as_json: bool) -> None:
@@ -246,8 +253,8 @@ def show_(
     as_json: JsonOption = False,
 ) -> None:
     "Print the rows of a table as they were known at a time."
-    known, wanted = moment(as_of), _names(columns)
-    found = _snapshot(open_lake(given), table, known, latest, assets=_names(assets), columns=wanted)
+    known, wanted, chosen = moment(as_of), _names(columns, "--columns"), _names(assets, "--assets")
+    found = _snapshot(open_lake(given), table, known, latest, assets=chosen, columns=wanted)
     about = {
         "table": table,
         "as_of": found.as_of,

@@ -16,6 +16,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -198,8 +199,9 @@ def _dated(lake: Path) -> dict[str, datetime]:
 
     written = datetime.fromtimestamp(Path(str(quantbench.__file__)).stat().st_mtime, UTC)
     dated = {"the package": written}
-    for record in tail(lake / LOG, 1) if (lake / LOG).is_file() else ():
-        dated["the lake's newest record"] = record.time
+    with suppress(QuantbenchError):  # a damaged journal is for the check of the lake to tell
+        for record in tail(lake / LOG, 1):
+            dated["the lake's newest record"] = record.time
     return dated
 
 # %% ../../nbs/ops/95_doctor.ipynb #9aef67be
