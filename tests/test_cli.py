@@ -8,11 +8,12 @@ import pty
 import re
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 
 import pytest
 
-from quantbench.core.clock import WallClock
+from quantbench.core.clock import Calendar, WallClock
 from quantbench.core.journal import Journal
 from quantbench.ops.cli import main
 from quantbench.ops.doctor import check_clock, check_packages, check_python, satisfies
@@ -408,8 +409,13 @@ def test_a_damaged_lake_ends_with_1_and_names_the_file(
 
 
 def test_a_warning_fails_only_when_strict(tmp_path: Path) -> None:
+    days = Calendar("XNYS").sessions(date(2024, 3, 1), date(2024, 5, 31))
+    closes = [
+        100 + (17 * n % 7) / 10 if n < 57 else 100 for n in range(len(days))
+    ]  # the last week stands still
     rows = "".join(
-        f"2024-07-{day:02},10,10.5,9.9,10.2,10.2,500\n" for day in (1, 2, 3, 5, 8, 9, 10, 11, 12, 15, 16, 17)
+        f"{day},{close},{close},{close},{close},{close},500\n"
+        for day, close in zip(days, closes, strict=True)
     )
     (tmp_path / "ACME.csv").write_text(HEADER + rows)
     lake = ["--lake", str(tmp_path / "lake")]

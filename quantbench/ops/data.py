@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from ..core.check import QuantbenchError
+from ..core.check import QuantbenchError, display_value
 from quantbench.ops.terminal import (
     FAILED,
     JsonOption,
@@ -350,6 +350,8 @@ def check(
         show_json({"ok": good, "head": str(found.head), "lake": stored, "quality": judged})
     else:
         show(found)
+        for problem in found.problems:  # the card cuts them short
+            say(display_value(problem, limit=2000), "red")
         if report is not None:
             say()
             show(report)
