@@ -73,7 +73,12 @@ def test_a_wrong_use_ends_with_2(place: Path) -> None:
 
 def test_a_refusal_ends_with_3(place: Path) -> None:
     refused = qb("data", "show", "bars", "--as-of", "2024-07-03", "--lake", place / "lake")
-    assert refused.returncode == 3 and refused.stderr.startswith("QB-TIME-001") and not refused.stdout
+    assert (
+        refused.returncode == 3
+        and refused.stderr.startswith("QB-TIME-001")
+        and "Z for UTC" in refused.stderr
+        and not refused.stdout
+    )
 
 
 BAD = {
@@ -435,19 +440,28 @@ def test_control_characters_in_data_do_not_reach_the_terminal(place: Path) -> No
 
 
 def test_a_stream_that_cannot_show_a_sign(place: Path) -> None:
-    shown = qb(
+    words = ("data", "sql", "select 'é' as sign, null as gap from bars", "--table", "bars", "--as-of", "now")
+    shown = qb(*words, "--lake", place / "lake", PYTHONIOENCODING="ascii")
+    assert shown.returncode == 0 and not shown.stderr and "\\xe9" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("limit", "lines"), [("0", 51), ("1", 3), ("2", 5), ("7", 10), ("50", 51), ("60", 51)]
+)
+def test_a_limit_is_a_limit(limit: str, lines: int, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [
         "data",
-        "show",
+        "sql",
+        "select n from range(50) r(n), (select 1 from bars limit 1)",
+        "--table",
         "bars",
         "--as-of",
         "now",
-        "--limit",
-        "1",
-        "--lake",
-        place / "lake",
-        PYTHONIOENCODING="ascii",
-    )
-    assert shown.returncode == 0 and not shown.stderr
+    ]
+    assert main([*words, "--limit", limit, "--lake", str(place / "lake")]) == 0
+    assert (
+        len(capsys.readouterr().out.splitlines()) == lines
+    )  # the heading; of a part also "…" between and the count
 
 
 def test_a_reader_that_goes_away_is_no_error() -> None:

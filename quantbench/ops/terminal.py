@@ -108,14 +108,12 @@ def show_rows(rows: Any, limit: int = 20) -> None:
     "The first and last rows of an Arrow table, at most `limit`; 0 for all."
     from quantbench.core.show import table
 
-    show(
-        table(
-            _Exact(rows),
-            rows.column_names,
-            limit=limit or rows.num_rows,
-            caption="" if rows.num_rows else "no rows",
-        )
-    )
+    count, shown = (
+        rows.num_rows,
+        rows.slice(0, 1) if limit == 1 else rows,
+    )  # the table has a first and a last row
+    caption = "no rows" if not count else f"{count:,} rows" if shown.num_rows < count else ""
+    show(table(_Exact(shown), rows.column_names, limit=limit or count, caption=caption))
 
 # %% ../../nbs/ops/94_terminal.ipynb #f0806c3b
 def plain(value: Any) -> Any:
