@@ -13,6 +13,7 @@ Modules:
 - `quantbench.data.feeds`: Seeded feeds whose truth is known: restated figures, trades by those who know and those who do not, an order book.
 - `quantbench.data.files`: CSV and Parquet files as a source, in memory that does not grow with them.
 - `quantbench.data.filespec`: A statement of what is in a file: columns, formats, zones, and how its facts became known.
+- `quantbench.data.ingest`: From a source into the lake: once, whole, and only what is new.
 - `quantbench.data.layout`: How rows lie in files, so that a read opens few of them and believes none without proof.
 - `quantbench.data.reference`: What a price, a ticker or an index meant on a date, as one could have known it then.
 - `quantbench.data.schema`: The contract of every table: columns, units, keys, and the two times each fact carries.

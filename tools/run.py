@@ -8,14 +8,13 @@ from __future__ import annotations
 import datetime as dt
 import os
 
-from quantbench.data.ingest import ingest
-from steps import BIN, ROOT, command, run_steps
-
 from quantbench.core.clock import WallClock
 from quantbench.core.config import load
+from quantbench.data.ingest import ingest
 from quantbench.data.quality import QualityReport, examine
 from quantbench.data.sources import SampleSource
 from quantbench.data.store import Lake
+from steps import BIN, ROOT, command, run_steps
 
 SETTINGS = load(ROOT / "settings.ini", os.environ)
 REPORTS = SETTINGS.paths.reports

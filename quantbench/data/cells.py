@@ -92,7 +92,7 @@ def _convert(cells: pa.ChunkedArray, kind: pa.DataType) -> tuple[pa.ChunkedArray
 def _where(mask: pa.ChunkedArray) -> list[int]:
     return list(pc.indices_nonzero(pc.fill_null(mask, False)).to_pylist())
 
-
+# %% ../../nbs/data/20_cells.ipynb #53c8fa1e
 _COMMA = r"^[+-]?(\d{1,3}([.']\d{3})*|\d+),\d*$"
 
 
@@ -145,7 +145,7 @@ def _epoch(sheet: Sheet, name: str, unit: str) -> pa.ChunkedArray:
     micros = pc.divide(kept, 1000) if unit == "ns" else pc.multiply(kept, 10**6 // per_second)
     return micros.cast(TIME)
 
-
+# %% ../../nbs/data/20_cells.ipynb #44db1b02
 def _written(sheet: Sheet, name: str, times: Times) -> pa.ChunkedArray:
     "Text as times: with a zone if each value has its own, else naive."
     cells, naive = sheet.cells[name], pa.timestamp("us")
@@ -181,7 +181,7 @@ def _time_fault(text: str) -> str:
         return "QB-DATA-005"
     return "QB-DATA-018"
 
-# %% ../../nbs/data/20_cells.ipynb #44db1b02
+# %% ../../nbs/data/20_cells.ipynb #05a1c6ad
 def _local(sheet: Sheet, name: str, naive: pa.ChunkedArray, times: Times) -> pa.ChunkedArray:
     "Naive times as UTC."
     try:
@@ -198,11 +198,11 @@ def _local(sheet: Sheet, name: str, naive: pa.ChunkedArray, times: Times) -> pa.
     sheet.fault("QB-DATA-019", name, _where(pc.not_equal(early, late)))
     return early.cast(TIME)
 
-
+# %% ../../nbs/data/20_cells.ipynb #85340950
 def _closes(sheet: Sheet, name: str, dates: pa.ChunkedArray, calendar: str) -> pa.ChunkedArray:
     "The end of each date's session."
     encoded = dates.cast(pa.date32(), safe=False).combine_chunks().dictionary_encode()
-    sessions, closes = Calendar(calendar), []
+    sessions, closes = Calendar(calendar), list[datetime | None]()
     for day in encoded.dictionary.to_pylist():
         try:
             closes.append(sessions.open_close(day)[1])
@@ -213,7 +213,7 @@ def _closes(sheet: Sheet, name: str, dates: pa.ChunkedArray, calendar: str) -> p
     sheet.fault("QB-DATA-025", name, _where(holidays), f"sessions of {calendar}")
     return pa.chunked_array([values])
 
-
+# %% ../../nbs/data/20_cells.ipynb #cc2639da
 def _times(sheet: Sheet, name: str, times: Times) -> pa.ChunkedArray:
     cells = sheet.cells[name]
     if pa.types.is_string(cells.type) and times.format not in UNITS:
@@ -251,7 +251,7 @@ def _column(sheet: Sheet, column: Column) -> Any:
         return _times(sheet, name, spec.times[column.name])
     if column.type == TEXT:
         if not pa.types.is_string(
-            (pa.types.is_dictionary(cells.type) and cells.type.value_type) or cells.type
+            cells.type.value_type if pa.types.is_dictionary(cells.type) else cells.type
         ):
             raise file_refusal("QB-DATA-009", sheet.path, f"{name}: {cells.type}", allowed="text")
         return cells.cast(TEXT)
@@ -266,7 +266,7 @@ def _column(sheet: Sheet, column: Column) -> Any:
             ) from error
     return pc.divide(values, spec.scale[column.name]) if column.name in spec.scale else values
 
-
+# %% ../../nbs/data/20_cells.ipynb #5d6fdfd2
 def _asset(path: Path, pattern: str) -> str:
     found = re.fullmatch(pattern, path.name)
     if not found or not found.groups():
@@ -274,7 +274,8 @@ def _asset(path: Path, pattern: str) -> str:
     return found[1]
 
 
-def batch(sheet: Sheet, order: Order) -> Batch:
+def batch(sheet: Sheet, order: Order, chunk: int) -> Batch:
+    "The sheet of a file's chunk, counted from 0, as rows of the schema."
     spec, contract = sheet.spec, schema(sheet.spec.table)
     columns = {
         c.name: _column(sheet, c)
@@ -293,7 +294,7 @@ def batch(sheet: Sheet, order: Order) -> Batch:
         "a field for each column; this line has none",
     )
     if spec.ordered:
-        order.check(sheet, rows)
+        order.check(sheet, rows, chunk)
     if sheet.bad.any():
         rows, sheet.lines = rows.filter(pa.array(~sheet.bad)), sheet.lines[~sheet.bad]
     lines, raw = sheet.lines, sheet.raw
@@ -303,30 +304,31 @@ def batch(sheet: Sheet, order: Order) -> Batch:
 # %% ../../nbs/data/20_cells.ipynb #99774398
 @dataclass(slots=True)
 class Order:
-    "The last time of each series so far."
+    "The last time of each series, as far as chunks were loaded one after the other."
 
+    after: int = -1  # the chunk loaded last
     last: dict[Any, int] = field(default_factory=dict)
 
-    def check(self, sheet: Sheet, rows: pa.Table) -> None:
+    def check(self, sheet: Sheet, rows: pa.Table, chunk: int) -> None:
+        "Fault the rows that are earlier than one before them in their series."
+        before = self.last if self.after == chunk - 1 else {}
         good = np.flatnonzero(~sheet.bad)
         if not len(good):
             return
-        names = schema(sheet.spec.table).series
-        varying = [n for n in names if n in sheet.spec.columns.values()]
-        times = np.asarray(rows["event_time"].fill_null(0).cast(pa.int64()))[good]
-        series = _series([rows[n] for n in varying], rows.num_rows)[good]
+        names = [n for n in schema(sheet.spec.table).series if n in sheet.spec.columns.values()]
+        series = _series([rows[n] for n in names], rows.num_rows)[good]
         order = (
             np.arange(len(good)) if np.all(series[1:] >= series[:-1]) else np.argsort(series, kind="stable")
         )
         same = series[order][1:] == series[order][:-1]
-        back = good[order[1:][same & (times[order][1:] < times[order][:-1])]]
-        starts = order[np.concatenate([[True], ~same])]
-        ends = order[np.concatenate([~same, [True]])]
-        keys = [tuple(rows[n][int(good[i])].as_py() for n in varying) for i in starts]
-        early = [good[i] for k, i in zip(keys, starts, strict=True) if times[i] < self.last.get(k, times[i])]
+        place, times = good[order], np.asarray(rows["event_time"].fill_null(0).cast(pa.int64()))[good][order]
+        back = place[1:][same & (times[1:] < times[:-1])]
+        starts, ends = np.flatnonzero(np.append(True, ~same)), np.flatnonzero(np.append(~same, True))
+        keys = [tuple(rows[n][int(place[i])].as_py() for n in names) for i in starts]
+        early = [place[i] for k, i in zip(keys, starts, strict=True) if times[i] < before.get(k, times[i])]
         column = next(f for f, c in sheet.spec.columns.items() if c == "event_time")
         sheet.fault("QB-DATA-017", column, np.sort(np.array([*back, *early], np.int64)))
-        self.last.update(zip(keys, times[ends].tolist(), strict=True))
+        self.after, self.last = chunk, before | dict(zip(keys, times[ends].tolist(), strict=True))
 
 
 def _series(columns: list[pa.ChunkedArray], count: int) -> npt.NDArray[np.int64]:
@@ -337,7 +339,7 @@ def _series(columns: list[pa.ChunkedArray], count: int) -> npt.NDArray[np.int64]
         codes = codes * (int(pc.max(indices).as_py() or 0) + 1) + np.asarray(indices)
     return codes
 
-
+# %% ../../nbs/data/20_cells.ipynb #3fa535ae
 def check_backfilled(path: Path, rows: pa.Table) -> None:
     "Refuse a `known_time` that is only when the file was written."
     known, happened = rows["known_time"], pc.min(rows["event_time"]).as_py()

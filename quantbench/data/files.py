@@ -43,11 +43,8 @@ __all__ = ['FileSource', 'read']
 class _Block:
     data: bytes  # whole lines, UTF-8
     first: int  # number of its first line, from 1
+    count: int  # of its lines
     done: int  # packed bytes read so far
-
-    @property
-    def count(self) -> int:
-        return self.data.count(b"\n") + (not self.data.endswith(b"\n"))
 
 
 def _decoded(path: Path, raw: bytes, decoder: codecs.IncrementalDecoder, line: int) -> str:
@@ -103,7 +100,7 @@ def _unpacked(path: Path, limits: Limits) -> Iterator[tuple[bytes, int]]:
         except (EOFError, OSError, zlib.error) as error:
             raise file_refusal("QB-DATA-063", path, error) from error
 
-
+# %% ../../nbs/data/21_files.ipynb #4460b9d9
 def _blocks(path: Path, spec: FileSpec) -> Iterator[_Block]:
     decoder = codecs.getincrementaldecoder(spec.layout.encoding)()
     plain = codecs.lookup(spec.layout.encoding).name == "utf-8"
@@ -112,13 +109,13 @@ def _blocks(path: Path, spec: FileSpec) -> Iterator[_Block]:
         text = _decoded(path, raw, decoder, line)
         whole = pending + (raw if plain and text.isascii() else text.encode())
         cut = whole.rfind(b"\n") + 1 if raw else len(whole)
-        block = _Block(whole[:cut] if raw else whole.rstrip(b"\r\n"), line, done)
-        pending = whole[cut:]
+        data = whole[:cut] if raw else whole.rstrip(b"\r\n")
+        block, pending = _Block(data, line, data.count(b"\n") + (not raw), done), whole[cut:]
         if block.data:
             _check_lines(path, block, spec.limits.line)
             yield block
             line += block.count
-        _check_lines(path, _Block(pending, line, done), spec.limits.line)
+        _check_lines(path, _Block(pending, line, 1, done), spec.limits.line)
         if line > spec.limits.rows:
             raise file_refusal(
                 "QB-DATA-028", path, f"over {line:,} lines", allowed=f"{spec.limits.rows:,} rows"
@@ -149,7 +146,7 @@ def _header(path: Path, block: _Block, spec: FileSpec) -> tuple[tuple[str, ...],
         names = tuple(next(lines_of_csv.reader([row], delimiter=spec.layout.delimiter), ()))
     _check_names(path, names, spec)
     skipped = sum(len(line) + 1 for line in lines[:head])
-    return names, _Block(block.data[skipped:], block.first + head, block.done)
+    return names, _Block(block.data[skipped:], block.first + head, block.count - head, block.done)
 
 # %% ../../nbs/data/21_files.ipynb #c55e77b4
 def _sheet(path: Path, block: _Block, names: tuple[str, ...], spec: FileSpec) -> Sheet:
@@ -190,7 +187,7 @@ def _sheet(path: Path, block: _Block, names: tuple[str, ...], spec: FileSpec) ->
         sheet.faults.append(("QB-DATA-004", line, "", value, allowed, row.text or ""))
     return sheet
 
-
+# %% ../../nbs/data/21_files.ipynb #ff73cefc
 def _raw_lines(block: _Block) -> Callable[[int], str]:
     @cache
     def lines() -> list[bytes]:
@@ -205,27 +202,27 @@ def _csv_chunks(path: Path, dataset: Dataset, spec: FileSpec) -> Iterator[Chunk]
     for block in _blocks(path, spec):
         if not names:
             names, block = _header(path, block, spec)
-        if block.data.strip():
-            content, first = sha256(block.data).hexdigest(), count == 0
-            load = partial(_load_block, path, block, names, spec, order, first)
-            yield Chunk(dataset, path.name, content, load, done=block.done)
+        if block.data:
+            load = partial(_load_block, path, block, names, spec, order, count)
+            yield Chunk(dataset, path.name, sha256(block.data).hexdigest(), load, done=block.done)
             count += 1
     if not count and not spec.allow_empty:
         raise file_refusal("QB-DATA-001", path, "a header and no rows" if names else "an empty file")
 
-
+# %% ../../nbs/data/21_files.ipynb #bad7e427
 def _load_block(
-    path: Path, block: _Block, names: tuple[str, ...], spec: FileSpec, order: Order, first: bool
+    path: Path, block: _Block, names: tuple[str, ...], spec: FileSpec, order: Order, chunk: int
 ) -> Batch:
-    return _checked(path, batch(_sheet(path, block, names, spec), order), spec, first)
+    return _loaded(_sheet(path, block, names, spec), order, chunk)
 
 
-def _checked(path: Path, found: Batch, spec: FileSpec, first: bool) -> Batch:
-    if first and spec.assume_lag is None:
-        check_backfilled(path, found.rows)
+def _loaded(sheet: Sheet, order: Order, chunk: int) -> Batch:
+    found = batch(sheet, order, chunk)
+    if chunk == 0 and sheet.spec.assume_lag is None:
+        check_backfilled(sheet.path, found.rows)
     return found
 
-
+# %% ../../nbs/data/21_files.ipynb #c3f25be7
 def _parquet_chunks(path: Path, dataset: Dataset, spec: FileSpec) -> Iterator[Chunk]:
     with path.open("rb") as stream:
         try:
@@ -248,34 +245,30 @@ def _parquet_chunks(path: Path, dataset: Dataset, spec: FileSpec) -> Iterator[Ch
         _check_names(path, tuple(file.schema_arrow.names), spec)
         yield from _groups(path, file, dataset, spec)
 
-
+# %% ../../nbs/data/21_files.ipynb #231dcaaf
 def _groups(path: Path, file: parquet.ParquetFile, dataset: Dataset, spec: FileSpec) -> Iterator[Chunk]:
     with path.open("rb") as stream:
         digest = file_digest(stream, "sha256").hexdigest()
     order, first, size = Order(), 1, path.stat().st_size
     try:
-        for batch in file.iter_batches(2**18, columns=list(spec.columns), use_threads=False):
-            cells = pa.table(batch)
-            sheet = partial(_typed, path, spec, cells, first)
-            load = partial(_load_typed, sheet, order, first == 1)
-            done = size * (first + len(batch)) // (file.metadata.num_rows + 1)
+        for chunk, part in enumerate(file.iter_batches(2**18, columns=list(spec.columns), use_threads=False)):
+            load = partial(_load_typed, path, spec, pa.table(part), first, order, chunk)
+            content = sha256(f"{digest} {chunk}".encode()).hexdigest()
+            first += len(part)
             yield Chunk(
-                dataset, path.name, sha256(f"{digest} {first}".encode()).hexdigest(), load, "row", done
+                dataset, path.name, content, load, "row", size * first // (file.metadata.num_rows + 1)
             )
-            first += len(batch)
     except (pa.ArrowInvalid, OSError) as error:
         raise file_refusal("QB-DATA-002", path, str(error).splitlines()[0]) from error
 
 
-def _typed(path: Path, spec: FileSpec, cells: pa.Table, first: int) -> Sheet:
+def _load_typed(path: Path, spec: FileSpec, cells: pa.Table, first: int, order: Order, chunk: int) -> Batch:
     lines = np.arange(first, first + cells.num_rows)
-    raw = lambda line: str(cells.slice(line - first, 1).to_pylist()[0])  # noqa: E731
-    return Sheet(path, spec, cells, lines, raw, np.zeros(cells.num_rows, bool), [])
 
+    def raw(line: int) -> str:
+        return str(cells.slice(line - first, 1).to_pylist()[0])
 
-def _load_typed(sheet: Callable[[], Sheet], order: Order, first: bool) -> Batch:
-    loaded = sheet()
-    return _checked(loaded.path, batch(loaded, order), loaded.spec, first)
+    return _loaded(Sheet(path, spec, cells, lines, raw, np.zeros(cells.num_rows, bool), []), order, chunk)
 
 # %% ../../nbs/data/21_files.ipynb #d19d3561
 def _inside(path: Path, root: Path) -> Path:
@@ -301,7 +294,7 @@ def _file_chunks(path: Path, dataset: Dataset, spec: FileSpec) -> Iterator[Chunk
         "QB-DATA-063", path, path.suffix, allowed=".csv, .tsv, .txt, each also .gz, or .parquet"
     )
 
-
+# %% ../../nbs/data/21_files.ipynb #83fb99e2
 class FileSource(Source):
     "The files below a folder, each read by the specification whose pattern it matches."
 
@@ -312,7 +305,7 @@ class FileSource(Source):
     def discover(self) -> tuple[Dataset, ...]:
         return tuple(dataset for _, dataset, _ in self._files())
 
-    def _chunks(self, dataset: Dataset, start: datetime | None, end: datetime | None) -> Iterator[Chunk]:
+    def _chunks(self, dataset: Dataset, start: datetime | None, end: datetime | None) -> Iterator[Chunk]:  # noqa: ARG002
         path, spec = next((p, s) for p, d, s in self._files() if d == dataset)
         return _file_chunks(path, dataset, spec)
 
@@ -329,7 +322,7 @@ class FileSource(Source):
                 found[name] = (true, dataset, spec)
         return [found[name] for name in sorted(found)]
 
-
+# %% ../../nbs/data/21_files.ipynb #d118badf
 def read(path: Path | str, spec: FileSpec, *, root: Path | str | None = None) -> Iterator[pa.Table]:
     "The rows of one file, chunk by chunk, or the refusal of the first thing that is wrong with it."
     true = _inside(Path(path), Path(root) if root else Path(path).parent)

@@ -45,7 +45,7 @@ def file_refusal(
         code, where=f"{path.name}, line {line}" if line else path.name, value=value, allowed=allowed
     )
 
-
+# %% ../../nbs/data/19_filespec.ipynb #17be98db
 @dataclass(frozen=True, slots=True)
 class Times:
     "How a column says when."
@@ -111,7 +111,7 @@ class Layout:
         except LookupError:
             stated(False, "Layout.encoding", self.encoding, "an encoding Python knows")
 
-
+# %% ../../nbs/data/19_filespec.ipynb #0b91cb35
 @dataclass(frozen=True, slots=True)
 class Limits:
     "How much a file may ask for."

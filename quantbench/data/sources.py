@@ -29,7 +29,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..core.check import QuantbenchError, display_value, nearest
-from ..core.show import Card, Row, Shown, table
+from ..core.show import Card, Row, Shown, Tone, table
 from ..core.value import utc
 from .schema import NUMBER, conform, schema, violations
 
@@ -96,6 +96,10 @@ class Chunk:
 def sift(chunk: Chunk, batch: Batch) -> tuple[pa.Table, pa.Table]:
     "The rows that keep every rule of their schema, and the faults of all others by line."
     contract = schema(chunk.dataset.table)
+    if not batch.rows.schema.equals(contract.arrow):
+        found, wanted = (set(map(str, s)) for s in (batch.rows.schema, contract.arrow))
+        differ = [*(f"-{f}" for f in sorted(wanted - found)), *(f"+{f}" for f in sorted(found - wanted))]
+        raise QuantbenchError("QB-DATA-029", where=chunk.place, value="; ".join(differ) or "another order")
     faults, bad = [batch.faults], pa.array([], pa.uint64())
     for violation in violations(batch.rows, contract):
         rows, column = violation.rows, batch.rows[violation.column]
@@ -192,7 +196,7 @@ def unpacked(cells: pa.Table, name: str, how: Mapping[str, Any]) -> pa.Table:
     kept = [columns[c.name].cast(c.type) if c.name in columns else fixed[c.name] for c in contract.columns]
     return pa.table(kept, contract.arrow)
 
-
+# %% ../../nbs/data/18_sources.ipynb #6aa81582
 class SampleSource(Source):
     "The data that comes with the package; a range of `event_time` is its own chunk."
 
@@ -230,7 +234,7 @@ class SampleSource(Source):
                 dataset, path.name, content, load, "row", dataset.size * (group + 1) // file.num_row_groups
             )
 
-
+# %% ../../nbs/data/18_sources.ipynb #44e711a5
 def _load_group(
     file: Any, group: int, entry: Mapping[str, Any], span: tuple[datetime | None, datetime | None]
 ) -> Batch:
@@ -256,7 +260,10 @@ def _refuses(call: Callable[[], object], code: str) -> bool:
 
 def _keeps(chunk: Chunk) -> bool:
     "Are the rows that were sifted what the schema accepts?"
-    rows, _ = sift(chunk, chunk.load())
+    try:
+        rows, _ = sift(chunk, chunk.load())
+    except QuantbenchError:
+        return False
     return bool(conform(rows, schema(chunk.dataset.table), where=chunk.place).equals(rows))
 
 
@@ -294,7 +301,7 @@ def _of_dataset(source: Source, dataset: Dataset) -> dict[str, bool]:
         ),
     }
 
-
+# %% ../../nbs/data/18_sources.ipynb #22fca27f
 def _of_source(source: Source, datasets: tuple[Dataset, ...]) -> dict[str, bool]:
     "Promises about the source as a whole."
     first, names, noon = datasets[0].name, [d.name for d in datasets], datetime(2020, 1, 1, 12, tzinfo=UTC)
@@ -317,7 +324,7 @@ def _of_source(source: Source, datasets: tuple[Dataset, ...]) -> dict[str, bool]
         or _refuses(lambda: source.backfill(first, start=noon.replace(tzinfo=None)), "QB-TIME-001"),
     }
 
-# %% ../../nbs/data/18_sources.ipynb #22fca27f
+# %% ../../nbs/data/18_sources.ipynb #b70bb20d
 @dataclass(frozen=True, slots=True, repr=False)
 class Conformance(Shown):
     "Which promises a source keeps."
@@ -331,7 +338,7 @@ class Conformance(Shown):
             Row(promise, "broken") for promise in self.broken
         ]
         rows.sort(key=lambda row: int(row.label.split()[0]))
-        tone = "bad" if self.broken else "good"
+        tone: Tone = "bad" if self.broken else "good"
         return Card(
             f"conformance of {self.source}",
             f"{len(self.kept)} kept, {len(self.broken)} broken",
