@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from .. import __version__
+import quantbench
 from .data import data
 from .journal import journal
 from .terminal import FAILED, JsonOption, LakeOption, examples, group, run, say, show_json
@@ -32,7 +32,7 @@ qb.add_typer(journal, name="journal")
 
 def _version(asked: bool) -> None:
     if asked:
-        print(f"quantbench {__version__}")
+        print(f"quantbench {quantbench.__version__}")
         raise typer.Exit
 
 
