@@ -105,7 +105,7 @@ QuarantineOption: TypeAlias = Annotated[
     ),
 ]
 
-
+# %% ../../nbs/ops/98_data.ipynb #73696aca
 def _bring(lake: Lake, source: Source, only: list[str] | None, share: float | None, as_json: bool) -> None:
     "Bring in what is new, and say what became of it."
     from quantbench.data.ingest import ingest
@@ -125,7 +125,7 @@ def _counts(done: Ingested) -> dict[str, Any]:
     names = ("dataset", "table", "read", "added", "restated", "unchanged", "set_aside", "faults")
     return {"hash": done.hash, "datasets": [{name: getattr(t, name) for name in names} for t in done.tallies]}
 
-
+# %% ../../nbs/ops/98_data.ipynb #8645aa93
 @data.command(
     "import",
     epilog=examples(
@@ -232,7 +232,7 @@ def _snapshot(lake: Lake, table: str, as_of: datetime, latest: bool, **window: A
     question = asof.latest if latest else asof.history
     return question(lake, table, as_of=as_of, **window)
 
-
+# %% ../../nbs/ops/98_data.ipynb #60b00af5
 @data.command(
     "show",
     epilog=examples(
@@ -309,7 +309,7 @@ def _page(report: Any) -> Path:
     file.write_text(report.html(), encoding="utf-8")
     return file
 
-
+# %% ../../nbs/ops/98_data.ipynb #ac1a7796
 @data.command(
     epilog=examples(
         "qb data check",
