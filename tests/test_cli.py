@@ -132,6 +132,12 @@ BAD = {
     ),
     "a contradictory bar": (3, ["data", "import", "{place}/broken", "--spec", "yahoo", "--lake", "{new}"]),
     "a share above one": (2, ["data", "import", "sample", "--quarantine", "2", "--lake", "{new}"]),
+    "a share that is no number": (
+        2,
+        ["data", "import", "sample", "--only", "vix-bars", "--quarantine", "nan", "--lake", "{new}"],
+    ),
+    "a calendar without a name": (3, ["data", "check", "--calendar", "", "--lake", "{lake}"]),
+    "a check as of a word": (2, ["data", "check", "--as-of", "yesterday", "--lake", "{lake}"]),
     "no such dataset": (3, ["data", "import", "sample", "--only", "gdp", "--lake", "{new}"]),
     "refresh without a lake": (3, ["data", "refresh", "sample", "--lake", "{place}/none"]),
     "no such calendar": (3, ["data", "check", "--calendar", "MARS", "--lake", "{lake}"]),

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from quantbench.data.ingest import Ingested
     from quantbench.data.snapshot import Snapshot
     from quantbench.data.sources import Source
-    from quantbench.data.store import Lake
+    from quantbench.data.quality import QualityReport
+    from quantbench.data.store import Lake, Report
 
 # %% auto #0
 __all__ = ['data', 'SAMPLE_SHARE', 'WhatArgument', 'SpecOption', 'PatternOption', 'OnlyOption', 'QuarantineOption', 'AsOfOption',
@@ -111,6 +112,10 @@ def _bring(lake: Lake, source: Source, only: list[str] | None, share: float | No
     from quantbench.data.ingest import ingest
 
     share = SAMPLE_SHARE if share is None and source.name == "sample" else share
+    if share is not None and not share >= 0:
+        raise typer.BadParameter(
+            "a share is a number from 0 to 1", param_hint="--quarantine"
+        )  # NaN keeps every bound
     done = ingest(lake, source, only=only or (), quarantine=share, tell=None if as_json else say)
     if as_json:
         show_json(_counts(done))
@@ -218,9 +223,11 @@ def _names(text: str | None, option: str) -> list[str] | None:
     return names
 
 
-def _rows(rows: Any, about: dict[str, Any], limit: int | None, as_json: bool) -> None:
+def _rows(rows: Any, found: Snapshot, limit: int | None, as_json: bool) -> None:
+    "The rows that a snapshot answered with."
     if as_json:
         kept = rows.slice(0, limit) if limit else rows
+        about = {name: getattr(found, name) for name in ("table", "as_of", "version", "view", "hash")}
         show_json({**about, "rows": rows.num_rows, "data": kept.to_pylist()})
     else:
         show_rows(rows, 20 if limit is None else limit)
@@ -255,14 +262,7 @@ def show_(
     "Print the rows of a table as they were known at a time."
     known, wanted, chosen = moment(as_of), _names(columns, "--columns"), _names(assets, "--assets")
     found = _snapshot(open_lake(given), table, known, latest, assets=chosen, columns=wanted)
-    about = {
-        "table": table,
-        "as_of": found.as_of,
-        "version": found.version,
-        "view": found.view,
-        "hash": found.hash,
-    }
-    _rows(found.rows.select(wanted) if wanted else found.rows, about, limit, as_json)
+    _rows(found.rows.select(wanted) if wanted else found.rows, found, limit, as_json)
 
 # %% ../../nbs/ops/98_data.ipynb #dd7d5da1
 @data.command(
@@ -282,25 +282,28 @@ def sql(
 ) -> None:
     "Answer one SELECT over a table as it was known at a time."
     found = _snapshot(open_lake(given), table, moment(as_of), latest)
-    answer = found.sql(query)
-    about = {
-        "table": table,
-        "as_of": found.as_of,
-        "version": found.version,
-        "view": found.view,
-        "hash": found.hash,
-    }
-    _rows(answer, about, limit, as_json)
+    _rows(found.sql(query), found, limit, as_json)
 
 # %% ../../nbs/ops/98_data.ipynb #0fa8bbb2
-def _quality(lake: Lake, as_of: str, calendar: str | None) -> Any:
+def _quality(lake: Lake, as_of: datetime, calendar: str | None) -> QualityReport:
     from quantbench.core.clock import Calendar
     from quantbench.data.quality import examine
 
-    return examine(lake, as_of=moment(as_of), calendar=Calendar(calendar) if calendar else None)
+    return examine(lake, as_of=as_of, calendar=None if calendar is None else Calendar(calendar))
 
 
-def _page(report: Any) -> Path:
+def _checked(found: Report, report: QualityReport | None) -> dict[str, Any]:
+    "Both reports, for programs."
+    stored = {name: getattr(found, name) for name in ("versions", "files", "size", "leftovers", "problems")}
+    judged = report and {
+        "as_of": report.as_of,
+        "verdict": report.verdict,
+        "findings": report.findings.to_pylist(),
+    }
+    return {"head": str(found.head), "lake": stored, "quality": judged}
+
+
+def _page(report: QualityReport) -> Path:
     "The report as a page of its own, where reports are kept."
     from quantbench.core.config import load
 
@@ -333,21 +336,13 @@ def check(
     as_json: JsonOption = False,
 ) -> None:
     "Verify every byte of the lake, then judge what is in it."
-    lake = open_lake(given)
+    known, lake = moment(as_of), open_lake(given)
     found = lake.check()
-    report = None if found.problems else _quality(lake, as_of, calendar)
+    report = None if found.problems else _quality(lake, known, calendar)
     grave = {"error", "warning"} if strict else {"error"}
     good = report is not None and not any(finding.severity in grave for finding in report.found)
     if as_json:
-        stored = {
-            name: getattr(found, name) for name in ("versions", "files", "size", "leftovers", "problems")
-        }
-        judged = report and {
-            "as_of": report.as_of,
-            "verdict": report.verdict,
-            "findings": report.findings.to_pylist(),
-        }
-        show_json({"ok": good, "head": str(found.head), "lake": stored, "quality": judged})
+        show_json({"ok": good, **_checked(found, report)})
     else:
         show(found)
         for problem in found.problems:  # the card cuts them short
