@@ -52,8 +52,9 @@ def imports(module: Path) -> set[str]:
             base = package[: len(package) - node.level + 1] if node.level else ()
             named = [node.module] if node.module else [alias.name for alias in node.names]
             found |= {".".join((*base, *name.split("."))) for name in named}
-            if (node.module or "").removeprefix("quantbench.") in LAYERS:  # from ..core import check
-                found |= {".".join((*base, node.module, alias.name)) for alias in node.names}
+            whole = ".".join((*base, *(node.module or "").split(".")))
+            if whole.removeprefix("quantbench.") in LAYERS:  # from ..core import check
+                found |= {f"{whole}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
     return {name.removeprefix("quantbench.") for name in found if name.startswith("quantbench.")}
