@@ -166,7 +166,13 @@ def _take(rows: pa.Table, positions: Any) -> pa.Table:
 
 def _settled(rows: pa.Table) -> pa.Table:
     "The rows sorted by all they say, so that versions that cannot be told apart have an order all the same."
-    return rows.sort_by([(name, "ascending") for name in rows.column_names])
+    words = pa.table([plain(column) for column in rows.columns], names=rows.column_names)
+    ordered = words.sort_by([(name, "ascending") for name in words.column_names])
+    coded = [
+        column.combine_chunks().dictionary_encode() if pa.types.is_dictionary(field.type) else column
+        for field, column in zip(rows.schema, ordered.columns, strict=True)
+    ]
+    return pa.table(coded, schema=rows.schema)
 
 # %% ../../nbs/data/14_asof.ipynb #77d18568
 def _latest(rows: pa.Table, contract: Schema, limit: int) -> pa.Table:
@@ -374,12 +380,13 @@ class _Reading:
     @classmethod
     def of(cls, lake: Lake, name: str, window: Window, columns: Collection[str] | None) -> _Reading:
         contract = schema(name)
-        for column in () if columns is None else columns:
+        columns = contract.arrow.names if columns is None else list(columns)
+        for column in columns:
             if column not in contract.arrow.names:
                 known = nearest(column, contract.arrow.names)
                 raise QuantbenchError("QB-DATA-029", where=f"columns of {name}", value=column, allowed=known)
         wanted = {
-            *(contract.arrow.names if columns is None else columns),
+            *columns,
             *contract.key,
             "known_time",
             "revision",
