@@ -195,3 +195,33 @@ def test_projects_have_keys_of_their_own(tmp_path, original, clock):
     )
     assert one.read_bytes() != two.read_bytes()
     assert {p.name for p in Path(tmp_path).iterdir()} == {"a", "b"}
+
+
+def test_an_opening_killed_while_it_stores_the_key_does_not_lock_the_seal(spoiled):
+    """What it leaves behind was once in the way of every opening after it."""
+    (spoiled.root / "sealed" / "key.new").write_bytes(b"torn")
+    assert unseal(spoiled, who="t", why="t", lineage="l", config="c")["fundamentals"].num_rows
+    assert not (spoiled.root / "sealed" / "key.new").exists()
+    assert unseal(spoiled, who="t", why="t", lineage="m", config="c")
+
+
+def test_an_empty_lake_has_nothing_to_seal(tmp_path, clock):
+    lake = Lake.create(tmp_path / "lake", clock=clock)
+    with pytest.raises(QuantbenchError, match="QB-SEAL-005"):
+        create(lake, tmp_path / "project", who="t", clock=clock)
+
+
+def test_the_version_that_is_sealed_is_the_version_recorded(tmp_path, clock, rows, monkeypatch):
+    """Somebody appends while the project is made."""
+    lake = Lake.create(tmp_path / "lake", clock=clock)
+    lake.append("fundamentals", rows.slice(0, 100), source="test")
+
+    def scan_and_append(*args, **options):
+        found = scan(*args, **options)
+        lake.append("fundamentals", rows.slice(100), source="test")
+        return found
+
+    monkeypatch.setattr(seal, "scan", scan_and_append)
+    terms = create(lake, tmp_path / "project", who="t", clock=clock).tables["fundamentals"]
+    stated = scan(lake, "fundamentals", version=int(terms["version"]))
+    assert stated.num_rows == terms["open"] + terms["sealed"]

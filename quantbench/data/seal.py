@@ -32,7 +32,7 @@ from ..core.clock import Clock
 from ..core.chain import Record, read, verify
 from ..core.journal import Journal
 from ..core.show import Card, Row, Shown
-from ..core.staging import staging, write_durably
+from ..core.staging import staging, sync, write_durably
 from ..core.value import utc
 from . import asof
 from .snapshot import Snapshot
@@ -88,8 +88,10 @@ def _store_key(root: Path, key: bytes, salt: str, record: Record) -> None:
     "Wrap the key under the hash of `record` and put it in place of the one before, in one step."
     wrapped = _encrypt(_wrapping_key(salt, record.hash), key, "key")
     fresh = root / "sealed" / "key.new"
+    fresh.unlink(missing_ok=True)  # of an opening that was killed right here
     write_durably(fresh, f"{record.seq} {wrapped.hex()}".encode())
     fresh.replace(root / "sealed" / "key")
+    sync(root / "sealed")
 
 
 def _load_key(root: Path, salt: str, records: Sequence[Record]) -> bytes:
@@ -115,14 +117,15 @@ def _seal_table(
     lake: Lake, table: str, place: Path, key: bytes, edge: dt.datetime, clock: Clock
 ) -> dict[str, Any]:
     "Divide one table between the project's lake and a sealed file; what the journal says about it."
-    kept, sealed = _split(scan(lake, table), edge)
+    version = lake.version(table)
+    kept, sealed = _split(scan(lake, table, version=version), edge)
     if kept.num_rows:
         Lake.open(place / "lake", clock=clock).append(table, kept, source="seal")
     content = _encrypt(key, _as_parquet(sealed), table)
     write_durably(place / "sealed" / table, content)
     digest = hashlib.sha256(content).hexdigest()
     return {
-        "version": lake.version(table),
+        "version": version,
         "open": kept.num_rows,
         "sealed": sealed.num_rows,
         "sha256": digest,
@@ -134,18 +137,23 @@ def create(lake: Lake, root: str | Path, *, who: str, clock: Clock, fraction: fl
     root = Path(root).absolute()
     if root.exists():
         raise QuantbenchError("QB-SEAL-001", where="project folder", value=root.name)
-    history = "bars" if "bars" in lake.tables() else lake.tables()[0]
+    if not (present := lake.tables()):
+        raise QuantbenchError(
+            "QB-SEAL-005", where="history to seal", value="an empty lake", allowed="two days or more"
+        )
+    history = "bars" if "bars" in present else present[0]
     edge = boundary(scan(lake, history, columns=["event_time"])["event_time"], fraction)
     key, salt = secrets.token_bytes(32), secrets.token_hex(32)
     with staging(root.parent) as place:
         (place / "sealed").mkdir()
         Lake.create(place / "lake", clock=clock)
-        tables = {t: _seal_table(lake, t, place, key, edge, clock) for t in lake.tables()}
+        tables = {t: _seal_table(lake, t, place, key, edge, clock) for t in present}
         terms = {"boundary": edge.isoformat(), "fraction": repr(fraction), "history": history}
         with Journal.open(place / "journal", clock=clock) as journal:
             record = journal.append("seal", terms | {"salt": salt, "tables": tables, "who": who})
         _store_key(place, key, salt, record)
         place.rename(root)
+    sync(root.parent)
     return Project.open(root, clock=clock)
 
 # %% ../../nbs/data/15_seal.ipynb #e18c21ae
