@@ -461,7 +461,7 @@ def test_a_lake_with_versions_that_cannot_be_told_apart_can_be_read(tmp_path: Pa
         contract = schema(name)
         rows = draw_rows(rng, contract, 5, tied=True)
         lake = Lake.create(tmp_path / name, clock=SimClock(START))
-        for row in range(0, rows.num_rows):
+        for row in range(rows.num_rows):
             lake.append(name, rows.slice(row, 1), source="test", batch=str(row))
         lake.append(name, rows.slice(0, 1), source="test", batch="again")
         as_of = START + timedelta(days=1)

@@ -617,7 +617,7 @@ def test_sweep_leaves_a_directory_that_found_its_owner_after_the_look(tmp_path, 
     """Made but not yet locked, a live writer's directory looks like a dead one's; by the time of removal it is taken."""
     lake = Lake.create(tmp_path / "lake", clock=CLOCK)
     with staging(lake.root / store.STAGING) as live:
-        monkeypatch.setattr(store, "abandoned", lambda parent: [live])
+        monkeypatch.setattr(store, "abandoned", lambda _: [live])
         assert lake.sweep() == 0 and live.is_dir()
 
 

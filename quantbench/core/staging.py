@@ -64,12 +64,13 @@ def abandoned(parent: Path) -> list[Path]:
     return sorted(place for place in parent.iterdir() if _ownerless(place))
 
 
-def _ownerless(place: Path, then: Callable[[Path], None] = lambda place: None) -> bool:
+def _ownerless(place: Path, then: Callable[[Path], None] | None = None) -> bool:
     with suppress(FileNotFoundError, NotADirectoryError, BlockingIOError):
         lock = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            then(place)
+            if then:
+                then(place)
             return True
         finally:
             os.close(lock)
