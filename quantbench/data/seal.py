@@ -17,6 +17,7 @@ import datetime as dt
 import hashlib
 import hmac
 import io
+import math
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -53,7 +54,9 @@ def boundary(times: pa.ChunkedArray, fraction: float) -> dt.datetime:
         raise QuantbenchError(
             "QB-SEAL-005", where="history to seal", value=f"{len(days)} days", allowed="two days or more"
         )
-    sealed = -int(-len(days) * fraction // 1)
+    sealed = math.ceil(round(len(days) * fraction, 9))  # not a day more because 7.000000000000001 is above 7
+    if sealed == len(days):
+        raise QuantbenchError("QB-SEAL-005", where="history to seal", value=f"all of its {sealed} days")
     return utc(days[len(days) - sealed].as_py(), where="boundary")
 
 # %% ../../nbs/data/15_seal.ipynb #e399dd1b
@@ -144,6 +147,7 @@ def create(lake: Lake, root: str | Path, *, who: str, clock: Clock, fraction: fl
     history = "bars" if "bars" in present else present[0]
     edge = boundary(scan(lake, history, columns=["event_time"])["event_time"], fraction)
     key, salt = secrets.token_bytes(32), secrets.token_hex(32)
+    root.parent.mkdir(parents=True, exist_ok=True)
     with staging(root.parent) as place:
         (place / "sealed").mkdir()
         Lake.create(place / "lake", clock=clock)
@@ -231,10 +235,13 @@ class Project(Shown):
 def unseal(project: Project, *, who: str, why: str, lineage: str, config: str) -> Mapping[str, pa.Table]:
     "The sealed rows of every table; recorded before it happens, once for each lineage."
     root, where = project.root, f"lineage {lineage}"
+    if not isinstance(lineage, str) or not lineage or lineage != lineage.strip():
+        raise QuantbenchError("QB-SEAL-006", where="unseal: lineage", value=lineage)
+    _records(root)  # without a journal there is nothing to open, nor to create
     with Journal.open(root / "journal", clock=project.clock, wait=10.0) as journal:
         records = _records(root)
         salt = str(records[0].payload["salt"])
-        if any(r.kind == "holdout_read" and r.payload["lineage"] == lineage for r in records):
+        if any(r.kind == "holdout_read" and r.payload.get("lineage") == lineage for r in records):
             raise QuantbenchError("QB-SEAL-002", where=where, value=why)
         request = {"who": who, "why": why, "lineage": lineage, "config": config}
         opening = journal.append("holdout_read", request)
