@@ -479,3 +479,36 @@ def test_columns_may_be_any_iterable(tmp_path: Path) -> None:
     for read in (asof.latest, asof.history, asof.vintages):
         found = read(lake, "observations", as_of=START, columns=iter(["value", "unit"]))
         assert {"value", "unit"} <= set(found.rows.column_names)
+
+
+def test_which_of_two_tied_versions_is_chosen_does_not_depend_on_the_columns_asked_for(
+    tmp_path: Path,
+) -> None:
+    rng = np.random.default_rng(13)
+    once = draw_rows(rng, OBSERVATIONS, 6)
+    other = {
+        "value": rng.random(once.num_rows),
+        "unit": [f"u{n}" for n in rng.integers(9, size=once.num_rows)],
+    }
+    again = once
+    for name, values in other.items():
+        again = again.set_column(
+            again.column_names.index(name), OBSERVATIONS.arrow.field(name), pa.array(values)
+        )
+    rows = pa.concat_tables([once, again])
+    lake = Lake.create(tmp_path / "lake", clock=SimClock(START))
+    for part in (once, again):
+        lake.append("observations", part, source="test")
+    as_of = START + timedelta(days=1)
+    for read in (asof.latest, asof.history, asof.vintages):
+        whole = read(lake, "observations", as_of=as_of).rows
+        for name in ("value", "unit", "source"):
+            part = read(lake, "observations", as_of=as_of, columns=[name]).rows
+            assert part == whole.select(part.column_names)
+    part = AsOfIndex.open(lake, "observations", columns=["value"]).latest(as_of=as_of)
+    assert (
+        part["value"] == asof.latest(lake, "observations", as_of=as_of).rows["value"]
+        and "unit" not in part.column_names
+    )
+    with pytest.raises(QuantbenchError, match="QB-DATA-030"):
+        history_rows(rows.drop_columns(["source"]), OBSERVATIONS, as_of=as_of)
