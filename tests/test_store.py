@@ -490,7 +490,9 @@ def test_a_lost_delta_entry(tmp_path, lost):
             content(tmp_path / "lake")
         return
     assert numbers(fresh(tmp_path / "lake")) == [0, 1, 2]
+    assert fresh(tmp_path / "lake").check().leftovers == 1  # served or not, it does not go unsaid
     fresh(tmp_path / "lake").sweep()
+    assert fresh(tmp_path / "lake").check().leftovers == 0
     assert numbers(fresh(tmp_path / "lake")) == [0, 1, 2, 3]
 
 

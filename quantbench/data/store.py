@@ -441,7 +441,7 @@ class Report(Shown):
     versions: Mapping[str, int]  # table -> newest version
     files: int
     size: int  # bytes
-    leftovers: int  # of killed writers, to be swept
+    leftovers: int  # of killed writers, to be swept; a version that waits for its Delta entry is one
     head: Head | None  # of the journal; keep it elsewhere as the next anchor
     problems: tuple[str, ...]
 
@@ -456,12 +456,14 @@ class Report(Shown):
 def _check(ledger: _Ledger, verifier: Verifier, anchor: Head | None) -> Report:
     problems: list[str] = []
     versions: dict[str, int] = {}
+    pending = 0
     with _noting(problems):
         verify(ledger.log, anchor=anchor)
     for table in SCHEMAS:
         with _noting(problems):
             if version := ledger.current(table):
                 versions[table] = version
+            pending += len(ledger.commits(table)) - version
     files = [
         (table, file) for table in SCHEMAS for commit, _ in ledger.commits(table) for file in commit.files
     ]
@@ -472,7 +474,9 @@ def _check(ledger: _Ledger, verifier: Verifier, anchor: Head | None) -> Report:
     with _noting(problems):
         left = _leftovers(ledger)
     size = sum(file.size for _, file in files)
-    return Report(versions, len(files), size, len(left), ledger.head, tuple(dict.fromkeys(problems)))
+    return Report(
+        versions, len(files), size, len(left) + pending, ledger.head, tuple(dict.fromkeys(problems))
+    )
 
 
 @contextmanager
