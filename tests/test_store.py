@@ -23,7 +23,7 @@ import pytest
 
 from quantbench.core.check import QuantbenchError, refused
 from quantbench.core.clock import SimClock
-from quantbench.core.staging import staging
+from quantbench.data.staging import staging
 from quantbench.data import layout, store
 from quantbench.data.snapshot import content_hash
 from quantbench.data.store import Lake, scan

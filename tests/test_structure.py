@@ -47,7 +47,8 @@ def imports(module: Path) -> set[str]:
     for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else ()
-            found.add(".".join((*base, *(node.module or "").split("."))))
+            named = [node.module] if node.module else [alias.name for alias in node.names]
+            found |= {".".join((*base, *name.split("."))) for name in named}
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
     return {name.removeprefix("quantbench.") for name in found if name.startswith("quantbench.")}
@@ -86,6 +87,16 @@ def test_exported_cells_have_no_star_import():
         for cell in cells(notebook):
             if "#| export" in source(cell):
                 assert not re.search(r"^\s*from \S+ import \*", source(cell), re.M), (notebook, cell["id"])
+
+
+def test_a_plot_that_is_shown_is_stored():
+    """A picture that cannot be drawn leaves its text behind without failing the cell."""
+    for notebook in NOTEBOOKS:
+        for cell in cells(notebook):
+            for output in cell.get("outputs", []):
+                data = output.get("data", {})
+                if "".join(data.get("text/plain", "")).startswith("Plot: "):
+                    assert "image/png" in data, (notebook.name, cell["id"])
 
 
 def test_no_conflict_markers():

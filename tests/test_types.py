@@ -214,7 +214,7 @@ def test_words_are_not_members():
         assert code(replace, ORDER, **{field: word}) == "QB-TYPE-008"
     assert code(replace, ORDER, asset="AAPL") == "QB-TYPE-008"
     assert code(replace, ORDER, id="") == "QB-TYPE-009"
-    assert code(replace, ORDER, time=datetime(2024, 7, 3)) == "QB-TIME-001"  # noqa: DTZ001
+    assert code(replace, ORDER, time=datetime(2024, 7, 3)) == "QB-TIME-001"
 
 
 # ---- measurements -------------------------------------------------------------------------------------
@@ -241,7 +241,7 @@ def test_a_bar_is_accepted_exactly_if_it_can_have_happened(first, high, low, las
 def test_nothing_is_known_before_it_happened(fact):
     early = NOON - timedelta(microseconds=1)
     assert code(replace, fact, known_time=early) == "QB-DATA-021"
-    assert code(replace, fact, known_time=datetime(2024, 7, 3, 12)) == "QB-TIME-001"  # noqa: DTZ001
+    assert code(replace, fact, known_time=datetime(2024, 7, 3, 12)) == "QB-TIME-001"
     assert replace(fact, event_time=early).known_time == NOON
 
 

@@ -659,7 +659,7 @@ def write(sample: Sample) -> dict[str, Any]:
         store_schema=False,
         use_dictionary=[n for n in table.column_names if n not in integers],
         write_statistics=False,
-        column_encoding={n: "DELTA_BINARY_PACKED" for n in integers},
+        column_encoding=dict.fromkeys(integers, "DELTA_BINARY_PACKED"),
         data_page_size=2**18,
     )
     again = unpacked(pq.read_table(path), sample.table, how)
