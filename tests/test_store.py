@@ -23,9 +23,9 @@ import pytest
 
 from quantbench.core.check import QuantbenchError, refused
 from quantbench.core.clock import SimClock
-from quantbench.data.staging import staging
 from quantbench.data import layout, store
 from quantbench.data.snapshot import content_hash
+from quantbench.data.staging import staging
 from quantbench.data.store import Lake, scan
 
 CLOCK = SimClock(datetime(2024, 1, 1, tzinfo=UTC))
