@@ -112,16 +112,24 @@ def test_adjusted_returns_are_the_holders_returns(mode, prices, happened):
     prices=st.lists(st.floats(200.0, 900.0), min_size=2, max_size=5),
     happened=events,
     lags=st.lists(st.integers(0, 5), min_size=4, max_size=4),
+    late=st.lists(st.integers(0, 8), min_size=5, max_size=5),
     now=st.floats(0.0, 10.0),
 )
 def test_what_is_known_later_changes_nothing_and_rows_say_when_they_were_known(
-    mode, prices, happened, lags, now
+    mode, prices, happened, lags, late, now
 ):
     rows = facts(
         "corporate_actions",
         [action("A", *e, known_time=day(e[0] + lag)) for e, lag in zip(happened, lags, strict=False)],
     )
-    bars, as_of = market(prices), day(now)
+    bars = facts(
+        "bars",
+        [
+            bar("A", i, p, known_time=day(i + 0.9 + lag))
+            for i, (p, lag) in enumerate(zip(prices, late, strict=False))
+        ],
+    )
+    as_of = day(now)
     answer = adjust(bars, rows, mode=mode, as_of=as_of)
     known = [
         t.filter(pc.less_equal(t["known_time"], pa.scalar(as_of, t["known_time"].type))) for t in (bars, rows)
@@ -384,3 +392,26 @@ def test_attributes_change_and_name_the_calendar():
     for asset, field in (("A", "sektor"), ("B", "sector")):
         with refused("QB-REF-004", show=False):
             attribute_of(rows, asset, field, on=day(6), as_of=END)
+
+
+def test_a_payment_is_as_late_as_the_price_it_is_weighed_against():
+    """Adjusted rows once claimed to be known before the close that their factor was computed from."""
+    bars = facts("bars", [bar("A", 0, 100.0), bar("A", 1, 80.0, known_time=day(50)), bar("A", 2, 75.0)])
+    rows = facts("corporate_actions", [action("A", 2, "dividend", 8.0)])
+    adjusted = adjust(bars, rows, mode="dividend", as_of=END)
+    assert close(adjusted["close"][0].as_py(), 90.0)  # by a tenth of 80, which nobody knew before day 50
+    assert adjusted["known_time"].to_pylist() == [day(50), day(50), day(2.9)]
+
+
+def test_what_a_mode_does_not_use_makes_nothing_later():
+    bars = market([100.0, 90.0])
+    rows = facts("corporate_actions", [action("A", 1, "dividend", 8.0, known_time=day(9))])
+    assert adjust(bars, rows, mode="split", as_of=END)["known_time"].equals(bars["known_time"])
+
+
+def test_bars_with_texts_as_dictionaries_are_the_same_bars():
+    bars, rows = market([100.0, 90.0]), facts("corporate_actions", [action("A", 1, "split", 2.0)])
+    coded = pa.table(
+        {n: bars[n].dictionary_encode() if n in ("asset", "interval") else bars[n] for n in bars.column_names}
+    )
+    assert adjust(coded, rows, mode="split", as_of=END).equals(adjust(bars, rows, mode="split", as_of=END))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from quantbench.core.chain import read, verify
 from quantbench.core.check import QuantbenchError
 from quantbench.core.clock import SimClock
+from quantbench.core.journal import Journal
 from quantbench.data import seal
 from quantbench.data.schema import conform, schema
 from quantbench.data.seal import Project, boundary, create, unseal
@@ -195,3 +197,79 @@ def test_projects_have_keys_of_their_own(tmp_path, original, clock):
     )
     assert one.read_bytes() != two.read_bytes()
     assert {p.name for p in Path(tmp_path).iterdir()} == {"a", "b"}
+
+
+def test_an_opening_killed_while_it_stores_the_key_does_not_lock_the_seal(spoiled):
+    """What it leaves behind was once in the way of every opening after it."""
+    (spoiled.root / "sealed" / "key.new").write_bytes(b"torn")
+    assert unseal(spoiled, who="t", why="t", lineage="l", config="c")["fundamentals"].num_rows
+    assert not (spoiled.root / "sealed" / "key.new").exists()
+    assert unseal(spoiled, who="t", why="t", lineage="m", config="c")
+
+
+def test_an_empty_lake_has_nothing_to_seal(tmp_path, clock):
+    lake = Lake.create(tmp_path / "lake", clock=clock)
+    with pytest.raises(QuantbenchError, match="QB-SEAL-005"):
+        create(lake, tmp_path / "project", who="t", clock=clock)
+
+
+def test_the_version_that_is_sealed_is_the_version_recorded(tmp_path, clock, rows, monkeypatch):
+    """Somebody appends while the project is made."""
+    lake = Lake.create(tmp_path / "lake", clock=clock)
+    lake.append("fundamentals", rows.slice(0, 100), source="test")
+
+    def scan_and_append(*args, **options):
+        found = scan(*args, **options)
+        lake.append("fundamentals", rows.slice(100), source="test")
+        return found
+
+    monkeypatch.setattr(seal, "scan", scan_and_append)
+    terms = create(lake, tmp_path / "project", who="t", clock=clock).tables["fundamentals"]
+    stated = scan(lake, "fundamentals", version=int(terms["version"]))
+    assert stated.num_rows == terms["open"] + terms["sealed"]
+
+
+@pytest.mark.parametrize("lineage", ["", " ", "mine ", None, 7])
+def test_a_lineage_has_a_name(spoiled, lineage):
+    """A space is no second chance, and nothing is recorded for a request that was refused."""
+    with pytest.raises(QuantbenchError, match="QB-SEAL-006"):
+        unseal(spoiled, who="t", why="t", lineage=lineage, config="c")
+    assert spoiled.openings() == []
+
+
+def test_without_its_journal_a_project_is_refused_and_gets_no_new_one(spoiled):
+    (spoiled.root / "journal").unlink()
+    with pytest.raises(QuantbenchError, match="QB-SEAL-004"):
+        unseal(spoiled, who="t", why="t", lineage="l", config="c")
+    assert not (spoiled.root / "journal").exists()
+
+
+def test_an_opening_somebody_wrote_by_hand_does_not_jam_the_seal(spoiled):
+    with Journal.open(spoiled.root / "journal", clock=spoiled.clock) as journal:
+        journal.append("holdout_read", {"who": "somebody"})
+    assert unseal(spoiled, who="t", why="t", lineage="l", config="c")["fundamentals"].num_rows
+
+
+@pytest.mark.parametrize(
+    ("days", "fraction", "sealed"), [(100, 0.07, 7), (100, 0.2, 20), (11, 0.2, 3), (2, 0.5, 1)]
+)
+def test_the_boundary_seals_the_fraction_and_no_day_more(days, fraction, sealed):
+    times = pa.chunked_array(
+        [pa.array([START + dt.timedelta(days=n) for n in range(days)], pa.timestamp("us", "UTC"))]
+    )
+    assert boundary(times, fraction) == START + dt.timedelta(days=days - sealed)
+    with pytest.raises(QuantbenchError, match="QB-SEAL-005"):
+        boundary(times.slice(0, 2), 0.99)  # nothing would be left to look at
+
+
+def test_two_openings_at_once_are_one(spoiled):
+    def ask(_: int) -> str:
+        try:
+            unseal(spoiled, who="t", why="t", lineage="same", config="c")
+        except QuantbenchError as error:
+            return error.code
+        return "opened"
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sorted(pool.map(ask, range(4))) == ["QB-SEAL-002"] * 3 + ["opened"]
+    assert len(spoiled.openings()) == 1

@@ -63,6 +63,24 @@ def test_hostile_sql_is_refused(statement):
         SNAPSHOT.sql(statement)
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "select * from read_text('.tmp/diary.txt')",
+        "select * from glob('.tmp/*')",
+        "with written as (copy (select 1) to '.tmp/out.csv') select 1",
+    ],
+)
+def test_the_folder_for_spilling_is_no_way_out(statement, tmp_path, monkeypatch):
+    """DuckDB lets queries read and write its temporary directory, by default `.tmp` where one stands, whatever is closed."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".tmp").mkdir()
+    (tmp_path / ".tmp" / "diary.txt").write_text("hunter2")
+    with refused("QB-SQL-001", show=False):
+        SNAPSHOT.sql(statement)
+    assert [p.name for p in (tmp_path / ".tmp").iterdir()] == ["diary.txt"]
+
+
 @pytest.mark.parametrize("ticker", ["x'; drop table facts; --", "NA", "' or 1=1 --", "\0", "0700"])
 def test_a_parameter_is_a_value(ticker):
     found = SNAPSHOT.sql("select asset from facts where asset = $ticker", ticker=ticker)["asset"].to_pylist()

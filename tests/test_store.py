@@ -25,6 +25,7 @@ from quantbench.core.check import QuantbenchError, refused
 from quantbench.core.clock import SimClock
 from quantbench.data import layout, store
 from quantbench.data.snapshot import content_hash
+from quantbench.data.staging import staging
 from quantbench.data.store import Lake, scan
 
 CLOCK = SimClock(datetime(2024, 1, 1, tzinfo=UTC))
@@ -489,7 +490,9 @@ def test_a_lost_delta_entry(tmp_path, lost):
             content(tmp_path / "lake")
         return
     assert numbers(fresh(tmp_path / "lake")) == [0, 1, 2]
+    assert fresh(tmp_path / "lake").check().leftovers == 1  # served or not, it does not go unsaid
     fresh(tmp_path / "lake").sweep()
+    assert fresh(tmp_path / "lake").check().leftovers == 0
     assert numbers(fresh(tmp_path / "lake")) == [0, 1, 2, 3]
 
 
@@ -564,3 +567,63 @@ if __name__ == "__main__":
     import pyarrow.dataset
 
     globals()[sys.argv[1]](*sys.argv[2:])
+
+
+# ---- found in review -----------------------------------------------------------------------------------------
+
+
+def test_an_empty_batch_id_is_no_batch_id(tmp_path):
+    """It once gave every append the same id, so that the second one vanished."""
+    lake = Lake.create(tmp_path / "lake", clock=CLOCK)
+    versions = [lake.append("observations", batch(n), source="test", batch="").version for n in (1, 2, 2)]
+    assert versions == [1, 2, 2] and numbers(lake) == [1, 2]
+
+
+def test_a_file_rewritten_in_place_with_its_old_times_is_refused(tmp_path):
+    """Same inode, size and time of writing: only the time of change tells."""
+    lake = Lake.create(tmp_path / "lake", clock=CLOCK)
+    put(lake, 1)
+    assert numbers(lake) == [1]  # hashed, and from now on believed
+    target = next(lake.root.glob("observations/year=*/*"))
+    before, content = target.stat(), bytearray(target.read_bytes())
+    content[len(content) // 2] ^= 1
+    with target.open("r+b") as file:
+        file.write(content)
+    os.utime(target, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (target.stat().st_size, target.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    with refused("QB-DATA-003", show=False):
+        scan(lake, "observations")
+
+
+def test_a_lake_whose_copy_lost_the_empty_directory_works(tmp_path):
+    lake = Lake.create(tmp_path / "lake", clock=CLOCK)
+    for use in (
+        lambda: lake.check().problems,
+        lake.sweep,
+        lambda: lake.append("observations", batch(1), source="t"),
+    ):
+        shutil.rmtree(lake.root / store.STAGING, ignore_errors=True)
+        use()
+    assert numbers(lake) == [1]
+
+
+def test_a_staging_directory_that_cannot_be_made_is_a_failed_write(tmp_path):
+    lake = Lake.create(tmp_path / "lake", clock=CLOCK)
+    (lake.root / store.STAGING).rmdir()
+    (lake.root / store.STAGING).write_text("in the way")
+    with refused("QB-DATA-034", show=False):
+        put(lake, 1)
+
+
+def test_sweep_leaves_a_directory_that_found_its_owner_after_the_look(tmp_path, monkeypatch):
+    """Made but not yet locked, a live writer's directory looks like a dead one's; by the time of removal it is taken."""
+    lake = Lake.create(tmp_path / "lake", clock=CLOCK)
+    with staging(lake.root / store.STAGING) as live:
+        monkeypatch.setattr(store, "abandoned", lambda _: [live])
+        assert lake.sweep() == 0 and live.is_dir()
+
+
+def test_columns_may_be_any_iterable(tmp_path):
+    lake = Lake.create(tmp_path / "lake", clock=CLOCK)
+    put(lake, 1)
+    assert scan(lake, "observations", columns=iter(["value", "unit"])).column_names == ["value", "unit"]

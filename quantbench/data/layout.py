@@ -129,7 +129,7 @@ class Verifier:
         path = self.root / table / file.path
         try:
             found = path.stat()
-            seen = (path, found.st_size, found.st_mtime_ns, found.st_ino, file.sha256)
+            seen = (path, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, file.sha256)
             if seen in self._seen:
                 return str(path)
             data = path.read_bytes()

@@ -29,6 +29,7 @@ from ..core.check import QuantbenchError, nearest
 from ..core.clock import Calendar
 from ..core.value import utc
 from .asof import history_rows, latest_rows
+from .layout import plain
 from .schema import TIME, schema
 
 # %% auto #0
@@ -51,6 +52,8 @@ class _Holder:
     known: int = 0
 
     def meet(self, action: Mapping[str, Any], mode: str) -> None:
+        if mode == "split" and action["kind"] != "split":
+            return  # changes nothing, so it need not be known
         self.known = max(self.known, action["known"])
         if action["kind"] == "split":
             self.shares *= action["ratio"]
@@ -107,6 +110,8 @@ def _factors(
         if mode == "total":
             price[after] = closes[after] / (holder.shares * closes[after] + holder.cash)
             since[after] = max(holder.known, known[after])
+        elif holder.shares != holder.split:  # a payment weighs as much as the price before it says
+            since[after] = max(holder.known, known[after - 1])
     later = slice(None, 0, -1)  # from the last bar backward, each sees what came after it
     price, split = (np.cumprod(steps[later])[::-1] for steps in (price, split))
     return price, split, np.maximum(known, np.maximum.accumulate(since[later])[::-1])
@@ -139,7 +144,9 @@ def adjust(bars: pa.Table, actions: pa.Table, *, mode: str, as_of: datetime) -> 
         raise QuantbenchError("QB-REF-004", where="adjust: mode", value=mode, allowed=nearest(mode, MODES))
     _raw(bars)
     contract = schema("bars")
-    kept = history_rows(bars, contract, as_of=as_of).sort_by([(name, "ascending") for name in contract.key])
+    kept = history_rows(bars, contract, as_of=as_of)
+    kept = pa.table([plain(kept[c.name]) for c in contract.columns], schema=contract.arrow)
+    kept = kept.sort_by([(name, "ascending") for name in contract.key])
     applicable, count = _applicable(actions, as_of), kept.num_rows
     times, known = (np.asarray(kept[name].cast(pa.int64())) for name in ("event_time", "known_time"))
     closes, price, split, since = np.asarray(kept["close"]), np.ones(count), np.ones(count), known.copy()

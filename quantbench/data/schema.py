@@ -444,6 +444,10 @@ def _cast(values: pa.ChunkedArray, column: Column, where: str) -> pa.ChunkedArra
     place = f"{where}, column {column.name}"
     if column.type == TIME and pa.types.is_timestamp(values.type) and values.type.tz is None:
         raise QuantbenchError("QB-DATA-018", where=place, value=str(values.type))
+    if column.type == TIME and (pa.types.is_date(values.type) or pa.types.is_integer(values.type)):
+        raise QuantbenchError(
+            "QB-DATA-018", where=place, value=f"{values.type}, neither zone nor time of day"
+        )
     if column.type == TEXT and not (
         pa.types.is_string(values.type)
         or pa.types.is_large_string(values.type)

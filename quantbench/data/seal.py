@@ -17,6 +17,7 @@ import datetime as dt
 import hashlib
 import hmac
 import io
+import math
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -32,7 +33,7 @@ from ..core.clock import Clock
 from ..core.chain import Record, read, verify
 from ..core.journal import Journal
 from ..core.show import Card, Row, Shown
-from .staging import staging, write_durably
+from .staging import staging, sync, write_durably
 from ..core.value import utc
 from . import asof
 from .snapshot import Snapshot
@@ -53,7 +54,9 @@ def boundary(times: pa.ChunkedArray, fraction: float) -> dt.datetime:
         raise QuantbenchError(
             "QB-SEAL-005", where="history to seal", value=f"{len(days)} days", allowed="two days or more"
         )
-    sealed = -int(-len(days) * fraction // 1)
+    sealed = math.ceil(round(len(days) * fraction, 9))  # not a day more because 7.000000000000001 is above 7
+    if sealed == len(days):
+        raise QuantbenchError("QB-SEAL-005", where="history to seal", value=f"all of its {sealed} days")
     return utc(days[len(days) - sealed].as_py(), where="boundary")
 
 # %% ../../nbs/data/16_seal.ipynb #e399dd1b
@@ -88,8 +91,10 @@ def _store_key(root: Path, key: bytes, salt: str, record: Record) -> None:
     "Wrap the key under the hash of `record` and put it in place of the one before, in one step."
     wrapped = _encrypt(_wrapping_key(salt, record.hash), key, "key")
     fresh = root / "sealed" / "key.new"
+    fresh.unlink(missing_ok=True)  # of an opening that was killed right here
     write_durably(fresh, f"{record.seq} {wrapped.hex()}".encode())
     fresh.replace(root / "sealed" / "key")
+    sync(root / "sealed")
 
 
 def _load_key(root: Path, salt: str, records: Sequence[Record]) -> bytes:
@@ -115,14 +120,15 @@ def _seal_table(
     lake: Lake, table: str, place: Path, key: bytes, edge: dt.datetime, clock: Clock
 ) -> dict[str, Any]:
     "Divide one table between the project's lake and a sealed file; what the journal says about it."
-    kept, sealed = _split(scan(lake, table), edge)
+    version = lake.version(table)
+    kept, sealed = _split(scan(lake, table, version=version), edge)
     if kept.num_rows:
         Lake.open(place / "lake", clock=clock).append(table, kept, source="seal")
     content = _encrypt(key, _as_parquet(sealed), table)
     write_durably(place / "sealed" / table, content)
     digest = hashlib.sha256(content).hexdigest()
     return {
-        "version": lake.version(table),
+        "version": version,
         "open": kept.num_rows,
         "sealed": sealed.num_rows,
         "sha256": digest,
@@ -134,18 +140,24 @@ def create(lake: Lake, root: str | Path, *, who: str, clock: Clock, fraction: fl
     root = Path(root).absolute()
     if root.exists():
         raise QuantbenchError("QB-SEAL-001", where="project folder", value=root.name)
-    history = "bars" if "bars" in lake.tables() else lake.tables()[0]
+    if not (present := lake.tables()):
+        raise QuantbenchError(
+            "QB-SEAL-005", where="history to seal", value="an empty lake", allowed="two days or more"
+        )
+    history = "bars" if "bars" in present else present[0]
     edge = boundary(scan(lake, history, columns=["event_time"])["event_time"], fraction)
     key, salt = secrets.token_bytes(32), secrets.token_hex(32)
+    root.parent.mkdir(parents=True, exist_ok=True)
     with staging(root.parent) as place:
         (place / "sealed").mkdir()
         Lake.create(place / "lake", clock=clock)
-        tables = {t: _seal_table(lake, t, place, key, edge, clock) for t in lake.tables()}
+        tables = {t: _seal_table(lake, t, place, key, edge, clock) for t in present}
         terms = {"boundary": edge.isoformat(), "fraction": repr(fraction), "history": history}
         with Journal.open(place / "journal", clock=clock) as journal:
             record = journal.append("seal", terms | {"salt": salt, "tables": tables, "who": who})
         _store_key(place, key, salt, record)
         place.rename(root)
+    sync(root.parent)
     return Project.open(root, clock=clock)
 
 # %% ../../nbs/data/16_seal.ipynb #e18c21ae
@@ -223,10 +235,13 @@ class Project(Shown):
 def unseal(project: Project, *, who: str, why: str, lineage: str, config: str) -> Mapping[str, pa.Table]:
     "The sealed rows of every table; recorded before it happens, once for each lineage."
     root, where = project.root, f"lineage {lineage}"
+    if not isinstance(lineage, str) or not lineage or lineage != lineage.strip():
+        raise QuantbenchError("QB-SEAL-006", where="unseal: lineage", value=lineage)
+    _records(root)  # without a journal there is nothing to open, nor to create
     with Journal.open(root / "journal", clock=project.clock, wait=10.0) as journal:
         records = _records(root)
         salt = str(records[0].payload["salt"])
-        if any(r.kind == "holdout_read" and r.payload["lineage"] == lineage for r in records):
+        if any(r.kind == "holdout_read" and r.payload.get("lineage") == lineage for r in records):
             raise QuantbenchError("QB-SEAL-002", where=where, value=why)
         request = {"who": who, "why": why, "lineage": lineage, "config": config}
         opening = journal.append("holdout_read", request)

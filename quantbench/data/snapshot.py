@@ -104,6 +104,7 @@ _CLOSED: dict[str, str | bool | int | float | list[str]] = {
     "autoload_known_extensions": False,
     "python_enable_replacements": False,  # else SQL reads the notebook's variables
     "preserve_insertion_order": True,
+    "temp_directory": "",  # else `.tmp` of the working directory may be read and written all the same
     "threads": 1,
 }
 _LOCKED = ("SET TimeZone = 'UTC'", "SET enable_external_access = false", "SET lock_configuration = true")

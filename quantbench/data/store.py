@@ -16,10 +16,9 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -33,7 +32,7 @@ from ..core.chain import Head, Record, read, verify
 from ..core.check import QuantbenchError, nearest
 from ..core.journal import Journal, Now
 from ..core.show import Card, Row, Shown
-from .staging import abandoned, staging, sync
+from .staging import abandoned, clear, staging, sync
 from .layout import DataFile, Verifier, Window, plain, publish, read_file, write_files
 from .schema import SCHEMAS, Schema, conform, schema
 from .snapshot import canonical, content_hash
@@ -267,7 +266,7 @@ def _draft(place: Path, table: str, rows: Any, source: str, batch: str | None) -
     contract, files, hashes = schema(table), list[DataFile](), list[str]()
     for chunk in [rows] if isinstance(rows, pa.Table) else rows:
         ordered = canonical(conform(chunk, contract, where=source), contract)
-        if batch is None:
+        if not batch:
             hashes.append(content_hash(ordered))
         with _disk(place):
             files += write_files(ordered, place, len(files))
@@ -305,7 +304,8 @@ def _leftovers(ledger: _Ledger) -> list[Path]:
     tables = ledger.refresh()
     listed = {ledger.root / t / f.path for t in tables for commit, _ in tables[t] for f in commit.files}
     found = {path for name in SCHEMAS for path in (ledger.root / name).glob("year=*/*")}
-    return [*sorted(found - listed), *abandoned(ledger.root / STAGING)]
+    staged = ledger.root / STAGING
+    return [*sorted(found - listed), *(abandoned(staged) if staged.is_dir() else [])]
 
 # %% ../../nbs/data/14_store.ipynb #e1acedb6
 class Lake:
@@ -351,7 +351,10 @@ class Lake:
         known = _appended(self._ledger, table, batch)
         if known and self._ledger.delta(table).has(known.version):
             return known
-        with staging(self.root / STAGING) as place:
+        with ExitStack() as stack:
+            with _disk(self.root):
+                (self.root / STAGING).mkdir(exist_ok=True)  # a copy may have lost an empty directory
+                place = stack.enter_context(staging(self.root / STAGING))
             draft = _draft(place, table, rows, source, batch)
             with _writing(self._ledger, self.clock, self.wait) as journal:
                 return _appended(self._ledger, table, draft.batch) or _commit(
@@ -387,9 +390,10 @@ class Lake:
         with _writing(self._ledger, self.clock, self.wait):
             left = _leftovers(self._ledger)
             with _disk(self.root):
-                for path in left:
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
-        return len(left)
+                for path in filter(Path.is_file, left):
+                    path.unlink()
+                kept = [path for path in left if path.is_dir() and not clear(path)]
+        return len(left) - len(kept)
 
     def check(self, *, anchor: Head | None = None) -> Report:
         "Verify everything from its first byte on, trusting nothing this process has seen before."
@@ -408,7 +412,7 @@ def scan(
 ) -> pa.Table:
     "Every version of every fact, in canonical order. Only what guards or reports on `as_of` may call it."
     contract, window = schema(table), Window.of(assets, start, end)
-    wanted = _wanted(columns, contract)
+    wanted = _wanted(columns if columns is None else list(columns), contract)
     needed = list(dict.fromkeys((*contract.key, "known_time", "revision", *wanted)))
     files = [file for commit in lake.commits(table, version) for file in commit.files if window.touches(file)]
     parts = [read_file(lake.source(table, file), needed, window.within(file)) for file in files]
@@ -437,7 +441,7 @@ class Report(Shown):
     versions: Mapping[str, int]  # table -> newest version
     files: int
     size: int  # bytes
-    leftovers: int  # of killed writers, to be swept
+    leftovers: int  # of killed writers, to be swept; a version that waits for its Delta entry is one
     head: Head | None  # of the journal; keep it elsewhere as the next anchor
     problems: tuple[str, ...]
 
@@ -452,12 +456,14 @@ class Report(Shown):
 def _check(ledger: _Ledger, verifier: Verifier, anchor: Head | None) -> Report:
     problems: list[str] = []
     versions: dict[str, int] = {}
+    pending = 0
     with _noting(problems):
         verify(ledger.log, anchor=anchor)
     for table in SCHEMAS:
         with _noting(problems):
             if version := ledger.current(table):
                 versions[table] = version
+            pending += len(ledger.commits(table)) - version
     files = [
         (table, file) for table in SCHEMAS for commit, _ in ledger.commits(table) for file in commit.files
     ]
@@ -468,7 +474,9 @@ def _check(ledger: _Ledger, verifier: Verifier, anchor: Head | None) -> Report:
     with _noting(problems):
         left = _leftovers(ledger)
     size = sum(file.size for _, file in files)
-    return Report(versions, len(files), size, len(left), ledger.head, tuple(dict.fromkeys(problems)))
+    return Report(
+        versions, len(files), size, len(left) + pending, ledger.head, tuple(dict.fromkeys(problems))
+    )
 
 
 @contextmanager
