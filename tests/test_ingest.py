@@ -283,7 +283,11 @@ def test_four_imports_at_once_store_each_fact_once(tmp_path: Path, root: Path) -
     """Overlapping files in different chunks, so that no batch id helps."""
     lines = [line(i) for i in range(200)]
     Lake.create(tmp_path / "lake", clock=CLOCK)
-    code = "import sys\n" + IMPORT.replace("/ 'in'", "/ sys.argv[2]")
+    code = (
+        "import os, sys\n"
+        + IMPORT.replace("/ 'in'", "/ sys.argv[2]")
+        + "os._exit(0)  # no threads of libraries to wait for\n"
+    )
     runs = []
     for k in range(4):
         inbox(tmp_path / f"in{k}", **{f"f{k}": lines[k * 3 :]})
