@@ -22,7 +22,13 @@ Modules:
 - `quantbench.data.sources`: The contract between the lake and whatever has data: what it offers, in which pieces, and what it cannot do.
 - `quantbench.data.staging`: Files that are not there until they are whole.
 - `quantbench.data.store`: The lake: tables of facts that only grow, whose every byte is checked before it is believed.
-- `quantbench.data.synth`: Seeded markets whose truth is known, for lessons, for tests, and for methods that claim to find something."""
+- `quantbench.data.synth`: Seeded markets whose truth is known, for lessons, for tests, and for methods that claim to find something.
+- `quantbench.ops.cli`: `qb`: what the workbench does without a notebook.
+- `quantbench.ops.data`: `qb data`: bring data into the lake, see what is there, ask what was known.
+- `quantbench.ops.doctor`: Is this machine fit to run the workbench, and if not, what is to be done?
+- `quantbench.ops.journal`: `qb journal`: does the record of what happened still say what it said?
+- `quantbench.ops.specfile`: How files are to be read, written down in a file of its own.
+- `quantbench.ops.terminal`: What every command has in common: how it ends, what it prints, and which moment and lake it means."""
 
 from __future__ import annotations
 

@@ -89,6 +89,16 @@ def test_exported_cells_have_no_star_import():
                 assert not re.search(r"^\s*from \S+ import \*", source(cell), re.M), (notebook, cell["id"])
 
 
+def test_a_plot_that_is_shown_is_stored():
+    """A picture that cannot be drawn leaves its text behind without failing the cell."""
+    for notebook in NOTEBOOKS:
+        for cell in cells(notebook):
+            for output in cell.get("outputs", []):
+                data = output.get("data", {})
+                if "".join(data.get("text/plain", "")).startswith("Plot: "):
+                    assert "image/png" in data, (notebook.name, cell["id"])
+
+
 def test_no_conflict_markers():
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     marker = re.compile(r"^\W{0,8}(<{7} |={7}$|>{7} )", re.M)

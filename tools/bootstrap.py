@@ -58,7 +58,7 @@ def main() -> None:
     begin = time.perf_counter()
     STAMP.unlink(missing_ok=True)
     step(1, f"environment in .venv, Python {sys.version_info[0]}.{sys.version_info[1]}")
-    venv.EnvBuilder(with_pip=True, clear=VENV.exists(), symlinks=os.name != "nt").create(VENV)
+    venv.EnvBuilder(with_pip=True, symlinks=os.name != "nt").create(VENV)
     step(2, "installer, checked against its hash")
     with tempfile.TemporaryDirectory() as folder:
         entry = Path(folder) / "uv.txt"

@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC
 from itertools import pairwise
 from typing import Any
 
@@ -218,11 +219,22 @@ def _slim(svg: str, plot: Plot) -> str:
     return f'{head} role="img"><title>{html.escape(plot.title)}</title>{body}'
 
 # %% ../../nbs/core/07_plot.ipynb #b8e64728
+def _places(x: Any) -> Any:
+    "What is drawn along the axis, as numbers or as UTC times."
+    import numpy as np
+
+    values = np.asarray(x)
+    if values.dtype != object:
+        return values
+    naive = [t.astimezone(UTC).replace(tzinfo=None) if t.tzinfo else t for t in values]
+    return np.array(naive, "datetime64[us]")
+
+
 def thin(x: Any, y: Any, columns: int = 700) -> tuple[Any, Any]:
     "The first, last, lowest and highest point of each of `columns` equal stretches of ascending `x`."
     import numpy as np
 
-    x, y = np.asarray(x), np.asarray(y, dtype=float)
+    x, y = _places(x), np.asarray(y, dtype=float)
     position = x.astype("int64").astype(float) if x.dtype.kind == "M" else x.astype(float)
     if len(y) <= 2 * columns or not np.all(np.diff(position) >= 0) or position[0] == position[-1]:
         return x, y

@@ -327,7 +327,6 @@ def _card(report: QualityReport) -> Card:
     tone = tones.get(report.found[0].severity if report.found else "", "good")
     rows = [
         Row("as known at", report.as_of),
-        *(Row("not checked", "", note=text) for text in report.not_checked),
     ]
     pictures = [c.plot() for c in report.coverage[:_PICTURES]]
     if late := [np.asarray(t.late / np.timedelta64(1, "D")) for t in report.tables if len(t.late)]:
@@ -335,7 +334,8 @@ def _card(report: QualityReport) -> Card:
         pictures.append(histogram(np.concatenate(late), title=title, unit=unit))
     if (more := len(report.coverage) - _PICTURES) > 0:
         rows.append(Row("not drawn", more, "groups of series", "all of them are in report.coverage"))
-    tables = (_kinds(report.found), _tables(report.tables))
+    unchecked = as_table([{"not checked": text} for text in report.not_checked], limit=40)
+    tables = (_kinds(report.found), _tables(report.tables), unchecked)
     return Card("Quality of the data", report.verdict, tone, tuple(rows), tables, tuple(pictures))
 
 
