@@ -65,6 +65,13 @@ class _Delta:
     unchanged: int
 
 
+def _one_version(rows: pa.Table) -> bool:
+    "Is every fact there once for sure? No two sifted rows agree in key, known_time and revision."
+    lag = pc.min_max(pc.subtract(rows["known_time"], rows["event_time"]).cast(pa.int64())).as_py()
+    revision = pc.min_max(rows["revision"]).as_py()
+    return bool(lag["min"] == lag["max"] and revision["min"] == revision["max"])
+
+
 def _delta(new: pa.Table, there: pa.Table, contract: Schema, where: str) -> _Delta:
     "Which of the new rows say something that those which are there do not."
     marked = [

@@ -281,13 +281,14 @@ def _halves(source: Source, name: str, chunks: list[Chunk]) -> bool:
 def _of_dataset(source: Source, dataset: Dataset) -> dict[str, bool]:
     "Promises about one dataset."
     name, chunks = dataset.name, list(source.backfill(dataset.name))
+    typed = all(c.load().rows.schema.equals(schema(dataset.table).arrow) for c in chunks)
+    if not typed:  # then nothing else can be looked at
+        return {"4 columns and types are the schema's": False}
     ids = frozenset(c.id for c in chunks)
     can_range, can_refresh = Ability.RANGE in source.can, Ability.REFRESH in source.can
     return {
         "3 a backfill has rows": sum(c.load().rows.num_rows for c in chunks) > 0,
-        "4 columns and types are the schema's": all(
-            c.load().rows.schema.equals(schema(dataset.table).arrow) for c in chunks
-        ),
+        "4 columns and types are the schema's": typed,
         "5 sifted rows keep every rule": all(_keeps(c) for c in chunks),
         "6 each chunk has its own id": len(ids) == len(chunks),
         "7 a second backfill is the first": _equal(chunks, list(source.backfill(name))),
