@@ -46,7 +46,7 @@ hooks: $(READY)  ## cell-wise git diff and merge for notebooks (edits your Jupyt
 	@$(BIN)/nbdev-install-hooks
 
 clean:  ## remove what runs and builds wrote; the environment stays
-	@rm -rf lake reports runs build dist .hypothesis .mypy_cache .ruff_cache .import_linter_cache *.egg-info
+	@rm -rf lake lake-quarantine reports runs build dist .hypothesis .mypy_cache .ruff_cache .import_linter_cache *.egg-info
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) tools/bootstrap.py
