@@ -692,6 +692,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'quantbench.data.schema._column_violations': ( 'data/schema.html#_column_violations',
                                                                                        'quantbench/data/schema.py'),
                                         'quantbench.data.schema._era': ('data/schema.html#_era', 'quantbench/data/schema.py'),
+                                        'quantbench.data.schema._fits': ('data/schema.html#_fits', 'quantbench/data/schema.py'),
                                         'quantbench.data.schema._price': ('data/schema.html#_price', 'quantbench/data/schema.py'),
                                         'quantbench.data.schema._repeated': ('data/schema.html#_repeated', 'quantbench/data/schema.py'),
                                         'quantbench.data.schema._row_violations': ( 'data/schema.html#_row_violations',

@@ -440,21 +440,28 @@ def _check_columns(rows: pa.Table, contract: Schema, where: str) -> None:
         )
 
 # %% ../../nbs/data/10_schema.ipynb #42fad2a1
+def _fits(given: pa.DataType, wanted: pa.DataType) -> bool:
+    "May a value of one type become the other without anybody guessing? Text is no number, a date no time."
+    if pa.types.is_dictionary(given):
+        given = given.value_type
+    if wanted == TEXT:
+        return bool(pa.types.is_string(given) or pa.types.is_large_string(given))
+    if wanted == TIME:
+        return bool(pa.types.is_timestamp(given))
+    if wanted == pa.bool_():
+        return bool(pa.types.is_boolean(given))
+    return bool(pa.types.is_integer(given) or pa.types.is_floating(given) or pa.types.is_decimal(given))
+
+
 def _cast(values: pa.ChunkedArray, column: Column, where: str) -> pa.ChunkedArray:
     place = f"{where}, column {column.name}"
-    if column.type == TIME and pa.types.is_timestamp(values.type) and values.type.tz is None:
-        raise QuantbenchError("QB-DATA-018", where=place, value=str(values.type))
-    if column.type == TIME and (pa.types.is_date(values.type) or pa.types.is_integer(values.type)):
-        raise QuantbenchError(
-            "QB-DATA-018", where=place, value=f"{values.type}, neither zone nor time of day"
-        )
-    if column.type == TEXT and not (
-        pa.types.is_string(values.type)
-        or pa.types.is_large_string(values.type)
-        or pa.types.is_dictionary(values.type)
-        or pa.types.is_null(values.type)
-    ):
-        raise QuantbenchError("QB-DATA-009", where=place, value=str(values.type), allowed="text")
+    if not pa.types.is_null(values.type):
+        if column.type == TIME and getattr(values.type, "tz", None) is None:
+            raise QuantbenchError("QB-DATA-018", where=place, value=str(values.type))
+        if not _fits(values.type, column.type):
+            raise QuantbenchError(
+                "QB-DATA-009", where=place, value=str(values.type), allowed=str(column.type)
+            )
     try:
         return values.cast(column.type)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
