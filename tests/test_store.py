@@ -294,6 +294,19 @@ def test_killed_at_each_boundary_leaves_the_old_or_the_new(tmp_path):
     assert int(alone("boundaries", tmp_path)) > 60
 
 
+def test_an_entry_delta_did_not_finish_is_swept(tmp_path):
+    """What a writer leaves that is killed while Delta puts an entry in its place."""
+    root = tmp_path / "lake"
+    put(Lake.create(root, clock=CLOCK), 0)
+    entry = root / "observations" / "_delta_log" / "00000000000000000001.json#1"
+    entry.write_bytes(b"{")
+    lake = fresh(root)
+    assert lake.check().leftovers == 1 and not lake.check().problems
+    assert lake.sweep() == 1 and not entry.exists() and not lake.check().leftovers
+    put(lake, 1)
+    assert numbers(fresh(root)) == [0, 1]
+
+
 def test_a_half_written_file_is_never_seen(tmp_path):
     alone("half_written", tmp_path)
 

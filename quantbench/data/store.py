@@ -300,10 +300,11 @@ def _writing(ledger: _Ledger, clock: Now, wait: float) -> Iterator[Journal]:
 
 
 def _leftovers(ledger: _Ledger) -> list[Path]:
-    "Data files no version lists, and staging directories whose owners are dead."
+    "Data files no version lists, entries Delta did not finish, and staging directories whose owners are dead."
     tables = ledger.refresh()
     listed = {ledger.root / t / f.path for t in tables for commit, _ in tables[t] for f in commit.files}
-    found = {path for name in SCHEMAS for path in (ledger.root / name).glob("year=*/*")}
+    patterns = ("year=*/*", "_delta_log/*#*")  # Delta writes an entry beside its place, under a name with a #
+    found = {path for name in SCHEMAS for pattern in patterns for path in (ledger.root / name).glob(pattern)}
     staged = ledger.root / STAGING
     return [*sorted(found - listed), *(abandoned(staged) if staged.is_dir() else [])]
 
