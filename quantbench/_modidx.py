@@ -750,6 +750,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                     'quantbench/data/snapshot.py'),
                                           'quantbench.data.snapshot._hash_text': ( 'data/snapshot.html#_hash_text',
                                                                                    'quantbench/data/snapshot.py'),
+                                          'quantbench.data.snapshot._neighbours': ( 'data/snapshot.html#_neighbours',
+                                                                                    'quantbench/data/snapshot.py'),
                                           'quantbench.data.snapshot._numbers': ( 'data/snapshot.html#_numbers',
                                                                                  'quantbench/data/snapshot.py'),
                                           'quantbench.data.snapshot._select': ('data/snapshot.html#_select', 'quantbench/data/snapshot.py'),

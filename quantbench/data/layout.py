@@ -56,8 +56,9 @@ ROW_GROUP = 65_536
 def _pieces(rows: pa.Table) -> Iterator[tuple[int, pa.Table]]:
     "Rows in canonical order, cut by year, then at changes of the asset."
     years = pc.year(rows["event_time"])
-    for year in sorted(pc.unique(years).to_pylist()):
-        part = rows.filter(pc.equal(years, year))
+    found = sorted(pc.unique(years).to_pylist())
+    for year in found:
+        part = rows if len(found) == 1 else rows.filter(pc.equal(years, year))
         codes = np.asarray(part["asset"].combine_chunks().dictionary_encode().indices)
         start = begin = 0
         for end in (*(np.flatnonzero(np.diff(codes)) + 1).tolist(), part.num_rows):

@@ -48,16 +48,26 @@ def _numbers(column: pa.ChunkedArray) -> np.ndarray[Any, Any]:
     return np.asarray(rank[codes])
 
 
+def _neighbours(column: pa.ChunkedArray) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    "For each row but the last: does it belong behind the next, and are the two equal?"
+    if pa.types.is_string(column.type):  # most text columns of a file hold one word: no need to number it
+        before, after = column.slice(0, len(column) - 1), column.slice(1)
+        equal = np.asarray(pc.equal(before, after))
+        return np.zeros(len(equal), bool) if equal.all() else np.asarray(pc.greater(before, after)), equal
+    values = _numbers(column)
+    return values[:-1] > values[1:], values[:-1] == values[1:]
+
+
 def canonical(rows: pa.Table, contract: Schema) -> pa.Table:
     "The rows in the order of key, known_time and revision; rows equal in all of these stay as they stood."
     order = (*contract.key, "known_time", "revision") if rows.num_rows > 1 else ()
     undecided = np.ones(max(rows.num_rows - 1, 0), bool)
     for name in order:
-        values = _numbers(rows[name])
-        if np.any(undecided & (values[:-1] > values[1:])):
+        behind, equal = _neighbours(rows[name])
+        if np.any(undecided & behind):
             whole = rows.unify_dictionaries().combine_chunks()
             return whole.take(pa.array(np.lexsort([_numbers(whole[name]) for name in reversed(order)])))
-        undecided &= values[:-1] == values[1:]
+        undecided &= equal
         if not undecided.any():
             break
     return rows
