@@ -714,6 +714,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'quantbench.data.seal.Project.openings': ( 'data/seal.html#project.openings',
                                                                                  'quantbench/data/seal.py'),
                                       'quantbench.data.seal._as_parquet': ('data/seal.html#_as_parquet', 'quantbench/data/seal.py'),
+                                      'quantbench.data.seal._code': ('data/seal.html#_code', 'quantbench/data/seal.py'),
                                       'quantbench.data.seal._decrypt': ('data/seal.html#_decrypt', 'quantbench/data/seal.py'),
                                       'quantbench.data.seal._encrypt': ('data/seal.html#_encrypt', 'quantbench/data/seal.py'),
                                       'quantbench.data.seal._load_key': ('data/seal.html#_load_key', 'quantbench/data/seal.py'),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -189,6 +190,14 @@ def test_a_creation_that_dies_leaves_no_project(tmp_path, original, clock, monke
         monkeypatch.undo()
         assert not target.exists()
         assert create(original, target, who="t", clock=clock).tables["fundamentals"]["sealed"] > 0
+
+
+def test_the_seal_says_what_was_sealed_by_whom_and_with_which_code(project):
+    record = next(read(project.root / "journal"))
+    assert record.kind == "seal" and record.payload["who"] == "tester"
+    for name, of in project.tables.items():
+        assert hashlib.sha256((project.root / "sealed" / name).read_bytes()).hexdigest() == of["sha256"]
+    assert record.payload["code"] == seal._code() and len(seal._code()) == 64
 
 
 def test_projects_have_keys_of_their_own(tmp_path, original, clock):

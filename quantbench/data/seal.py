@@ -2,7 +2,7 @@
 
 **Contract.** `create` makes a research project from a lake: it fixes a boundary in time so that the final 20 % of sessions
 lie at or after it, writes the rows *known before the boundary* into a lake of the project's own, encrypts all other rows
-into `sealed/`, and appends both facts to the project's journal as record 0. `Project` reads like a lake through
+into `sealed/`, and appends both facts to the project's journal as its first record. `Project` reads like a lake through
 `latest` and `history`; it holds no sealed row, so no question can return one. A question that reaches beyond the boundary is
 answered as of the last moment before it, and the answer says what was withheld. `unseal` appends a `holdout_read` record before
 it decrypts, and serves each strategy lineage once. The seal is tamper-evident, not tamper-proof: whoever owns the original
@@ -21,6 +21,7 @@ import math
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, cast
 
@@ -135,6 +136,14 @@ def _seal_table(
     }
 
 
+def _code() -> str:
+    "Which quantbench this is: a hash of its modules."
+    package, digest = Path(str(files("quantbench"))), hashlib.sha256()
+    for module in sorted(package.rglob("*.py")):
+        digest.update(f"{module.relative_to(package)} ".encode() + module.read_bytes())
+    return digest.hexdigest()
+
+
 def create(lake: Lake, root: str | Path, *, who: str, clock: Clock, fraction: float = 0.2) -> Project:
     "Make a research project from what is in the lake; the final `fraction` of its days is sealed."
     root = Path(root).absolute()
@@ -154,7 +163,9 @@ def create(lake: Lake, root: str | Path, *, who: str, clock: Clock, fraction: fl
         tables = {t: _seal_table(lake, t, place, key, edge, clock) for t in present}
         terms = {"boundary": edge.isoformat(), "fraction": repr(fraction), "history": history}
         with Journal.open(place / "journal", clock=clock) as journal:
-            record = journal.append("seal", terms | {"salt": salt, "tables": tables, "who": who})
+            record = journal.append(
+                "seal", terms | {"code": _code(), "salt": salt, "tables": tables, "who": who}
+            )
         _store_key(place, key, salt, record)
         place.rename(root)
     sync(root.parent)
