@@ -79,18 +79,23 @@ def measure(path: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    table = Table("notebook", *(g.title for g in GAUGES.values()), title="how the notebooks read")
+    table = Table(title="how the notebooks read")
+    table.add_column("notebook", no_wrap=True)
+    for gauge in GAUGES.values():
+        table.add_column(gauge.title, justify="right", max_width=9)
     for path in sorted((ROOT / "nbs").rglob("*.ipynb")):
         if ".ipynb_checkpoints" in path.parts:
             continue
         found = measure(path)
-        table.add_row(str(path.relative_to(ROOT / "nbs")), *(g.show(found[k]) for k, g in GAUGES.items()))
+        skipped = () if found["exported"] else ("exported", "names", "longest", "prose", "lessons")
+        shown = ("" if k in skipped else g.show(found[k]) for k, g in GAUGES.items())
+        table.add_row(str(path.relative_to(ROOT / "nbs")), *shown)
     table.add_section()
     table.add_row(
         "[dim]reads well",
         *(f"[dim]{g.form.format(g.low)} to {g.form.format(g.high)}" for g in GAUGES.values()),
     )
-    Console(width=150).print(table)
+    Console(width=140).print(table)
 
 
 if __name__ == "__main__":
