@@ -400,6 +400,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'quantbench.data.asof._look': ('data/asof.html#_look', 'quantbench/data/asof.py'),
                                       'quantbench.data.asof._microseconds': ('data/asof.html#_microseconds', 'quantbench/data/asof.py'),
                                       'quantbench.data.asof._ordered': ('data/asof.html#_ordered', 'quantbench/data/asof.py'),
+                                      'quantbench.data.asof._read_ahead': ('data/asof.html#_read_ahead', 'quantbench/data/asof.py'),
                                       'quantbench.data.asof._repeated': ('data/asof.html#_repeated', 'quantbench/data/asof.py'),
                                       'quantbench.data.asof._running': ('data/asof.html#_running', 'quantbench/data/asof.py'),
                                       'quantbench.data.asof._scan': ('data/asof.html#_scan', 'quantbench/data/asof.py'),

@@ -15,10 +15,11 @@ answers `latest` for many moments. Rows about which a query could not decide are
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from itertools import pairwise
+from itertools import chain, islice, pairwise
 from typing import Any, TypeVar
 
 import numpy as np
@@ -189,12 +190,24 @@ def _latest(rows: pa.Table, contract: Schema, limit: int) -> pa.Table:
     return _take(rows, best)
 
 
+def _read_ahead(parts: Iterable[pa.Table], contract: Schema, limit: int) -> Iterator[pa.Table]:
+    "The parts in their order; the first ones are read while the compiled loop is being loaded, which takes as long."
+    rest = iter(parts)
+    waiting = list(islice(rest, 1))
+    with ThreadPoolExecutor(1) as pool:  # an error in here is met again, by whoever takes the parts
+        loading = [pool.submit(_latest, part.slice(0, 1), contract, limit) for part in waiting]
+        while loading and not loading[0].done() and (part := next(rest, None)) is not None:
+            waiting.append(part)
+    yield from chain(waiting, rest)
+
+
 def latest_rows(rows: pa.Table | Iterable[pa.Table], contract: Schema, *, as_of: datetime) -> pa.Table:
     "For each series the row with the greatest event time among what was known, in its newest version known then."
     limit = _microseconds(as_of)
     if isinstance(rows, pa.Table):
         return _latest(rows, contract, limit)
-    newest = [_latest(part, contract, limit) for part in rows]  # the newest of the newest of each part
+    newest = [_latest(part, contract, limit) for part in _read_ahead(rows, contract, limit)]
+    # the newest of the newest of each part
     return _latest(pa.concat_tables(newest), contract, limit) if newest else contract.arrow.empty_table()
 
 # %% ../../nbs/data/15_asof.ipynb #3b71b5fb
