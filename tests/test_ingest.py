@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 import random
-import select
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -20,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kills import in_child, killed_at
 from quantbench.core.check import QuantbenchError
 from quantbench.core.clock import SimClock
 from quantbench.data import ingest as module
@@ -258,7 +256,8 @@ def test_a_terminal_gets_bars_and_others_a_line(tmp_path: Path, capsys: pytest.C
 
 IMPORT = """
 from pathlib import Path
-from tests.test_ingest import fresh, inbox
+sys.path.insert(0, 'tests')
+from test_ingest import fresh, inbox
 from quantbench.data.ingest import ingest
 ingest(fresh(Path(sys.argv[1]) / 'lake'), inbox(Path(sys.argv[1]) / 'in'))
 """
@@ -299,40 +298,6 @@ def test_four_imports_at_once_store_each_fact_once(tmp_path: Path, root: Path) -
         assert run.communicate()[1] == "" and run.returncode == 0
     lake = fresh(tmp_path / "lake")
     assert scan(lake, "bars").num_rows == 200 and not lake.check().problems
-
-
-# ---- kills: a small parent that has never used the lake forks children and kills them ------------------------------
-
-
-def in_child(work: Callable[[], None]) -> int:
-    child = os.fork()
-    if child == 0:
-        try:
-            work()
-        except BaseException as error:
-            print(f"{type(error).__name__}: {error}", file=sys.stderr)
-            os._exit(1)
-        os._exit(0)
-    return os.waitpid(child, 0)[1]
-
-
-def killed_at(moment: float, work: Callable[[], None]) -> bool:
-    """Run in a forked child and kill it that many seconds after it begins; was it in time?"""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(reader)
-        os.write(writer, b"b")
-        work()
-        os.write(writer, b"e")
-        os._exit(0)
-    os.close(writer)
-    os.read(reader, 1)
-    in_time = not select.select([reader], [], [], moment)[0]
-    os.kill(child, signal.SIGKILL)
-    os.close(reader)
-    os.waitpid(child, 0)
-    return in_time
 
 
 KILLED = [line(i, close="bad" if i % 20 == 7 else 10.0 + i % 9) for i in range(36)]  # three chunks
@@ -396,7 +361,7 @@ def test_200_kills_leave_whole_chunks_and_end_where_an_undisturbed_run_does(
     tmp_path: Path, root: Path, soak: int
 ) -> None:
     """In memory where there is a file system of it: a kill takes nothing that a running system holds."""
-    code = f"import sys; from pathlib import Path; from tests.test_ingest import random_kills; random_kills(Path(sys.argv[1]), {200 * soak})"
+    code = f"import sys; sys.path.insert(0, 'tests'); from pathlib import Path; from test_ingest import random_kills; random_kills(Path(sys.argv[1]), {200 * soak})"
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else tmp_path) as folder:
         done = subprocess.run([sys.executable, "-c", code, folder], cwd=root, capture_output=True, text=True)

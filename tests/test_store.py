@@ -7,13 +7,12 @@ import multiprocessing
 import os
 import random
 import resource
-import select
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from kills import in_child, killed_at
 from quantbench.core.check import QuantbenchError, refused
 from quantbench.core.clock import SimClock
 from quantbench.data import layout, store
@@ -61,40 +61,6 @@ def put(lake: Lake, number: int) -> None:
 
 def fresh(root: Path) -> Lake:
     return Lake.open(root, clock=CLOCK)
-
-
-# ---- kills: a small parent that has never used Delta forks children and kills them -------------------------------
-
-
-def in_child(work: Callable[[], None]) -> int:
-    """Run in a forked child, that may be killed; the exit status as `waitpid` gives it."""
-    child = os.fork()
-    if child == 0:
-        try:
-            work()
-        except BaseException as error:
-            print(f"{type(error).__name__}: {error}", file=sys.stderr)
-            os._exit(1)
-        os._exit(0)
-    return os.waitpid(child, 0)[1]
-
-
-def killed_at(moment: float, work: Callable[[], None]) -> bool:
-    """Run in a forked child and kill it after that many seconds, counted from when it begins; was it in time?"""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(reader)
-        os.write(writer, b"b")
-        work()
-        os.write(writer, b"e")
-        os._exit(0)
-    os.close(writer)
-    os.read(reader, 1)
-    select.select([reader], [], [], moment)
-    os.kill(child, signal.SIGKILL)
-    os.close(reader)
-    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
 
 def old_or_new(root: Path, number: int) -> None:
