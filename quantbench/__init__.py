@@ -5,16 +5,22 @@ Modules:
 - `quantbench.core.chain`: A file of records in which nothing can be changed, removed or reordered without it showing.
 - `quantbench.core.check`: Refusals a person can act on, and a comparison of numbers that does not look away.
 - `quantbench.core.clock`: What time it is, when a market is open, and when the next step is due: the only reader of wall time.
+- `quantbench.core.config`: One file of settings in which every number has a meaning, a unit and bounds, and no misprint goes unnoticed.
 - `quantbench.core.journal`: What happened, in order, on the disk before anyone acts on it.
+- `quantbench.core.plot`: One plot theme, light and dark: small pictures with the same bytes on every run, readable without colour.
+- `quantbench.core.settings`: Every setting of the workbench, declared once: its type, unit, bounds, meaning, and which way it is tighter.
+- `quantbench.core.show`: Results that can be read at a glance, in a notebook and in a terminal.
 - `quantbench.core.types`: The nouns of the whole workbench, and the rules that keep a measurement from posing as money.
 - `quantbench.core.value`: Exact numbers, times with a zone, and frozen values that check their own fields.
 - `quantbench.data.asof`: What was known at a moment: the newest figure of every series, or every figure in the version of that day.
 - `quantbench.data.cells`: Text becomes numbers and times by the statement of a specification; what does not is named by line and column.
+- `quantbench.data.defects`: What is wrong with stored facts, found in whole columns: one small function for each kind of defect.
 - `quantbench.data.feeds`: Seeded feeds whose truth is known: restated figures, trades by those who know and those who do not, an order book.
 - `quantbench.data.files`: CSV and Parquet files as a source, in memory that does not grow with them.
 - `quantbench.data.filespec`: A statement of what is in a file: columns, formats, zones, and how its facts became known.
 - `quantbench.data.ingest`: From a source into the lake: once, whole, and only what is new.
 - `quantbench.data.layout`: How rows lie in files, so that a read opens few of them and believes none without proof.
+- `quantbench.data.quality`: What is in the lake, what is missing and what is suspicious: a report to read in a minute.
 - `quantbench.data.reference`: What a price, a ticker or an index meant on a date, as one could have known it then.
 - `quantbench.data.schema`: The contract of every table: columns, units, keys, and the two times each fact carries.
 - `quantbench.data.seal`: The final fifth of history, put where research cannot reach it.
@@ -23,12 +29,39 @@ Modules:
 - `quantbench.data.staging`: Files that are not there until they are whole.
 - `quantbench.data.store`: The lake: tables of facts that only grow, whose every byte is checked before it is believed.
 - `quantbench.data.synth`: Seeded markets whose truth is known, for lessons, for tests, and for methods that claim to find something.
+- `quantbench.engine.backtest`: A strategy, a tape, an account: one call, and the same session that paper and live will drive.
+- `quantbench.engine.compiler`: Each hook in its lane: compiled where that changes nothing, in Python where not, with the line that says why.
+- `quantbench.engine.depth`: The order book of a market, and our place in its queues.
+- `quantbench.engine.events`: One record of 64 bytes for everything that happens in a market, in one order that is written down.
+- `quantbench.engine.explore`: Sliders on a strategy: every move is a whole backtest, drawn before the hand is still, and counted.
+- `quantbench.engine.frames`: Bars from pandas, Polars or Arrow: what a time means is stated, or taken the way that cannot tell the future.
+- `quantbench.engine.guardian`: Every order of every mode is judged here, and there is no switch.
+- `quantbench.engine.kernel`: Compiled code that works on memory it does not own.
+- `quantbench.engine.ledger`: Cash, positions and profit: what fills and time do to them.
+- `quantbench.engine.loop`: The one step function: what happens, in which order, for a stored tape, a replay and a live feed.
+- `quantbench.engine.matching`: What a bar, a trade or a quote does to the orders that were at the venue before it.
+- `quantbench.engine.memory`: Everything a run knows, in a handful of flat records.
+- `quantbench.engine.metrics`: What a run earned and risked: one definition of each number, with its formula, its unit and its rule for a year.
+- `quantbench.engine.orders`: The open orders of a run: their slots, their lists, their states, and how they end.
+- `quantbench.engine.registry`: A strategy is found by its name, wherever it was written, and nothing runs before it is asked for.
+- `quantbench.engine.requests`: From what a strategy asks to orders on their way to the venue, through Guardian.
+- `quantbench.engine.result`: What a run did, in tables made from its logs, with a hash, a card that leads with what matters, and a referee.
+- `quantbench.engine.rows`: Rows of the lake become events, window by window, in memory that does not grow with the lake.
+- `quantbench.engine.sessions`: What is traded, when its market is open, and where in a session a bar lies.
+- `quantbench.engine.strategy`: What a researcher writes: parameters, state, hooks; and the market it sees.
+- `quantbench.engine.sweep`: One strategy with many parameters: every point the same backtest, in memory that is used again, and the best of them shown beside luck.
+- `quantbench.engine.tape`: Everything a strategy will meet, in the order it became known, with a hash that names it.
+- `quantbench.engine.translate`: From a hook in plain Python to machine code that gives the same bits, or the line that prevents it.
+- `quantbench.engine.window`: The state of a strategy: numbers, rolling windows, averages, arrays, and one of each for every asset.
 - `quantbench.ops.cli`: `qb`: what the workbench does without a notebook.
 - `quantbench.ops.data`: `qb data`: bring data into the lake, see what is there, ask what was known.
 - `quantbench.ops.doctor`: Is this machine fit to run the workbench, and if not, what is to be done?
 - `quantbench.ops.journal`: `qb journal`: does the record of what happened still say what it said?
 - `quantbench.ops.specfile`: How files are to be read, written down in a file of its own.
-- `quantbench.ops.terminal`: What every command has in common: how it ends, what it prints, and which moment and lake it means."""
+- `quantbench.ops.terminal`: What every command has in common: how it ends, what it prints, and which moment and lake it means.
+- `quantbench.portfolio.costs`: What a trade costs: stated once, used alike by the portfolio that plans it and the engine that fills it.
+- `quantbench.strategies.crossover`: Hold an asset while its short average stands above its long one: the smallest complete strategy, on real prices.
+- `quantbench.strategies.quoter`: Stand on both sides of a market, earn the spread, and lean against what one already holds: the base of market making, on a real order book."""
 
 from __future__ import annotations
 
@@ -36,52 +69,57 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .core.clock import SimClock, WallClock
+    from .core.clock import WallClock
     from .core.config import load
-    from .data.asof import history, latest, vintages
+    from .data.asof import history, latest
     from .data.files import FileSource
     from .data.ingest import ingest
-    from .data.quality import examine
-    from .data.seal import Project, create
-    from .data.snapshot import Snapshot
+    from .data.seal import Project
     from .data.sources import SampleSource
     from .data.store import Lake
+    from .engine.backtest import backtest
+    from .engine.strategy import Strategy
+    from .engine.tape import Tape
+    from .engine.window import state, window
+    from .portfolio.costs import Costs
 
 __version__ = "0.1.0"
 
 # A name is imported when it is first used: `import quantbench` itself loads nothing heavy.
 _HOME = {
+    "Costs": "portfolio.costs",
     "FileSource": "data.files",
     "Lake": "data.store",
     "Project": "data.seal",
     "SampleSource": "data.sources",
-    "SimClock": "core.clock",
-    "Snapshot": "data.snapshot",
+    "Strategy": "engine.strategy",
+    "Tape": "engine.tape",
     "WallClock": "core.clock",
-    "create": "data.seal",
-    "examine": "data.quality",
+    "backtest": "engine.backtest",
     "history": "data.asof",
     "ingest": "data.ingest",
     "latest": "data.asof",
     "load": "core.config",
-    "vintages": "data.asof",
+    "state": "engine.window",
+    "window": "engine.window",
 }
 
-__all__ = [  # noqa: F822
+__all__ = [
+    "Costs",
     "FileSource",
     "Lake",
     "Project",
     "SampleSource",
-    "SimClock",
-    "Snapshot",
+    "Strategy",
+    "Tape",
     "WallClock",
-    "create",
-    "examine",
+    "backtest",
     "history",
     "ingest",
     "latest",
     "load",
-    "vintages",
+    "state",
+    "window",
 ]
 
 

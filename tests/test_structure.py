@@ -95,6 +95,18 @@ def test_exported_cells_have_no_star_import():
                 assert not re.search(r"^\s*from \S+ import \*", source(cell), re.M), (notebook, cell["id"])
 
 
+def test_every_module_states_its_contract_in_its_docstring():
+    """A directive that a formatter has commented out exports nothing, and nobody notices."""
+    for notebook in NOTEBOOKS:
+        for cell in cells(notebook):
+            assert not re.match(r"#+ +#\|", source(cell)), (notebook.name, cell["id"])
+    for module, notebook in EXPORTS.items():
+        if module.startswith("strategies."):  # theirs is that of every strategy
+            continue
+        text = (ROOT / "quantbench" / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
+        assert "**Contract.**" in (ast.get_docstring(ast.parse(text)) or ""), notebook
+
+
 def test_a_plot_that_is_shown_is_stored():
     """A picture that cannot be drawn leaves its text behind without failing the cell."""
     for notebook in NOTEBOOKS:

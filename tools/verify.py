@@ -87,6 +87,20 @@ def structure() -> str:
     return pytest("tests/test_structure.py", "-p", "no:xdist")
 
 
+def engine() -> str:
+    """Compiled once here, or every notebook and every worker would do it at the same time."""
+    return "compiled, on disk: " + command(sys.executable, "-c", PREPARE).splitlines()[0]
+
+
+PREPARE = """
+import time
+from quantbench.engine.loop import prepare
+start = time.monotonic()
+prepare()
+print(f"{time.monotonic() - start:.0f} s")
+"""
+
+
 def notebooks() -> str:
     command(BIN / "nbdev-test", "--n-workers", "2")
     count = len([p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts])
@@ -148,6 +162,7 @@ QUICK = [
     ("types", types),
 ]
 LONG = [
+    ("engine", engine),
     ("notebooks", unchanged(notebooks, "a notebook must not write beside itself")),
     ("properties and faults", tests),
     ("wheel", wheel),

@@ -1,0 +1,1 @@
+"""One engine: the same step for research, paper and live."""
