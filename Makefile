@@ -1,6 +1,6 @@
 # The verbs. `make run` and `make test` need git, make and Python 3.11 or newer; they set up the rest themselves.
 .DEFAULT_GOAL := help
-.PHONY: help run test lab check notebooks export save gauges readme lock hooks bench clean
+.PHONY: help run test lab check notebooks export save gauges readme lock hooks bench peers clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -37,6 +37,10 @@ readme: $(READY)  ## README.md from nbs/index.ipynb
 
 bench: $(READY)  ## every benchmark, as ratios against the named alternatives
 	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+peers:  ## the engines that the benchmarks measure beside ours, in environments of their own
+	@grep -v '^#' benchmarks/peers.txt | while IFS=: read -r name packages; do \
+	  $(PYTHON) -m venv .venv-peers/$$name && .venv-peers/$$name/bin/python -m pip install --quiet --prefer-binary $$packages || exit 1; done
 
 lock: $(READY)  ## requirements.lock from pyproject.toml
 	@$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
