@@ -587,6 +587,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'quantbench.data.layout._micros': ('data/layout.html#_micros', 'quantbench/data/layout.py'),
                                         'quantbench.data.layout._parquet': ('data/layout.html#_parquet', 'quantbench/data/layout.py'),
                                         'quantbench.data.layout._pieces': ('data/layout.html#_pieces', 'quantbench/data/layout.py'),
+                                        'quantbench.data.layout.arrow_bytes': ('data/layout.html#arrow_bytes', 'quantbench/data/layout.py'),
                                         'quantbench.data.layout.plain': ('data/layout.html#plain', 'quantbench/data/layout.py'),
                                         'quantbench.data.layout.publish': ('data/layout.html#publish', 'quantbench/data/layout.py'),
                                         'quantbench.data.layout.read_file': ('data/layout.html#read_file', 'quantbench/data/layout.py'),

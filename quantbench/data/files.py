@@ -32,6 +32,7 @@ import pyarrow.parquet as parquet
 from ..core.check import QuantbenchError, nearest
 from .cells import Order, Sheet, batch, check_backfilled
 from .filespec import FileSpec, Limits, file_refusal, stated
+from .layout import arrow_bytes
 from .schema import TEXT
 from .sources import Ability, Batch, Chunk, Dataset, Source, refusal, sift
 
@@ -157,7 +158,7 @@ def _sheet(path: Path, block: _Block, names: tuple[str, ...], spec: FileSpec) ->
         return "skip"
 
     cells = csv.read_csv(
-        pa.py_buffer(block.data),
+        arrow_bytes(block.data),
         csv.ReadOptions(use_threads=False, column_names=names, block_size=len(block.data) + 1),
         csv.ParseOptions(delimiter=spec.layout.delimiter, ignore_empty_lines=False, invalid_row_handler=skip),
         csv.ConvertOptions(

@@ -12,6 +12,7 @@ stated SHA-256 (else QB-DATA-003); once for each file and verifier. `read_file` 
 # %% ../../nbs/data/13_layout.ipynb #40d7f51f
 from __future__ import annotations
 
+import os
 from bisect import bisect_left
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -33,7 +34,8 @@ from ..core.value import utc
 from .schema import TEXT, TIME
 
 # %% auto #0
-__all__ = ['OWN_FILE', 'LARGEST', 'ROW_GROUP', 'DataFile', 'write_files', 'publish', 'Verifier', 'read_file', 'plain', 'Window']
+__all__ = ['OWN_FILE', 'LARGEST', 'ROW_GROUP', 'DataFile', 'write_files', 'publish', 'arrow_bytes', 'Verifier', 'read_file',
+           'plain', 'Window']
 
 # %% ../../nbs/data/13_layout.ipynb #98570e8b
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,13 @@ def publish(files: Sequence[DataFile], place: Path, folder: Path, version: int) 
     return tuple(final)
 
 # %% ../../nbs/data/13_layout.ipynb #768ce46a
+def arrow_bytes(data: bytes) -> pa.Buffer:
+    "A copy that belongs to Arrow alone, to be read by its workers."
+    copy = pa.allocate_buffer(len(data))
+    memoryview(copy).cast("B")[:] = data
+    return copy
+
+
 class Verifier:
     "Hands out files whose bytes are what their list says."
 
@@ -133,9 +142,12 @@ class Verifier:
             seen = (path, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, file.sha256)
             if seen in self._seen:
                 return str(path)
-            data = path.read_bytes()
+            with pa.OSFile(str(path)) as opened:
+                data = opened.read_buffer()
         except OSError as error:
-            raise QuantbenchError("QB-DATA-003", where=str(path), value=error.strerror) from error
+            raise QuantbenchError(
+                "QB-DATA-003", where=str(path), value=os.strerror(error.errno or 0)
+            ) from error
         if (got := sha256(data).hexdigest()) != file.sha256:
             raise QuantbenchError("QB-DATA-003", where=str(path), value=got, allowed=f"SHA-256 {file.sha256}")
         self._seen.add(seen)

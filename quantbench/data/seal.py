@@ -37,6 +37,7 @@ from ..core.show import Card, Row, Shown
 from .staging import staging, sync, write_durably
 from ..core.value import utc
 from . import asof
+from .layout import arrow_bytes
 from .snapshot import Snapshot
 from .store import Lake, scan
 
@@ -272,4 +273,4 @@ def _open_table(root: Path, key: bytes, name: str, sha256: str) -> pa.Table:
         raise QuantbenchError("QB-SEAL-003", where=place, value=type(error).__name__) from error
     if hashlib.sha256(content).hexdigest() != sha256:
         raise QuantbenchError("QB-SEAL-003", where=place, value=f"{len(content)} bytes")
-    return pq.read_table(io.BytesIO(_decrypt(key, content, name, place)))
+    return pq.read_table(pa.BufferReader(arrow_bytes(_decrypt(key, content, name, place))))
