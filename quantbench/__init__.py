@@ -49,10 +49,12 @@ Modules:
 - `quantbench.engine.rows`: Rows of the lake become events, window by window, in memory that does not grow with the lake.
 - `quantbench.engine.sessions`: What is traded, when its market is open, and where in a session a bar lies.
 - `quantbench.engine.strategy`: What a researcher writes: parameters, state, hooks; and the market it sees.
+- `quantbench.engine.study`: What is judged: a strategy, the market it meets, its account, and the values a fit may choose from.
 - `quantbench.engine.sweep`: One strategy with many parameters: every point the same backtest, in memory that is used again, and the best of them shown beside luck.
 - `quantbench.engine.tape`: Everything a strategy will meet, in the order it became known, with a hash that names it.
 - `quantbench.engine.translate`: From a hook in plain Python to machine code that gives the same bits, or the line that prevents it.
 - `quantbench.engine.window`: The state of a strategy: numbers, rolling windows, averages, arrays, and one of each for every asset.
+- `quantbench.gates.verdict`: What a gate found: each limit beside the number it judges, what that proves, and what it does not.
 - `quantbench.ops.cli`: `qb`: what the workbench does without a notebook.
 - `quantbench.ops.data`: `qb data`: bring data into the lake, see what is there, ask what was known.
 - `quantbench.ops.doctor`: Is this machine fit to run the workbench, and if not, what is to be done?

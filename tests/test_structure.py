@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 NOTEBOOKS = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
 MODULES = sorted(p for p in (ROOT / "quantbench").rglob("*.py"))
-NUMBERED = re.compile(r"(\d\d)_([a-z]+)\.ipynb")
+NUMBERED = re.compile(r"(\d{2,3})_([a-z]+)\.ipynb")
 
 
 def cells(notebook: Path) -> list[dict[str, object]]:

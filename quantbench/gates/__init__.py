@@ -1,0 +1,1 @@
+"""No strategy advances without evidence: gates, trials, verdicts."""

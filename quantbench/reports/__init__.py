@@ -1,0 +1,1 @@
+"""What a reader opens: the tearsheet and the site."""
