@@ -275,6 +275,7 @@ def test_import_is_light():
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 CONDA_NAMES = {
+    "arch": "arch-py",
     "duckdb": "python-duckdb",
     "matplotlib": "matplotlib-base",
     "tzdata": "python-tzdata",
