@@ -3,7 +3,7 @@
     python benchmarks/explore.py [bars, default 5,040]
 
 The callback of a real slider is called, as the kernel calls it for the front end; what the browser adds is not in it. The strategy runs in both
-lanes, with a journal on disk. The aim is 100 ms. Beside it what the page is made of, and the picture as matplotlib would draw it.
+lanes, with a ledger of looks on disk. The aim is 100 ms. Beside it what the page is made of, and the picture as matplotlib would draw it.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ import numpy as np
 import pandas as pd
 from _measure import business_days, days
 
-from quantbench.core.clock import WallClock
-from quantbench.core.journal import Journal
 from quantbench.core.plot import line
 from quantbench.engine.explore import Explorer, draw, explore, numbers
 from quantbench.engine.tape import Tape
@@ -66,14 +64,12 @@ def main() -> None:
     found, values = tape(words.bars), range(10, 10 + words.moves)
     print(f"{words.bars:,} daily bars, {words.moves} moves, milliseconds\n")
     print(f"{'':44}{'CPU p50':>9}{'CPU p95':>9}{'p50':>9}{'p95':>9}")
-    with Journal.open(Path(tempfile.mkdtemp()) / "journal", clock=WallClock()) as journal:
-        for lane in ("compiled", "interpreted"):
-            explorer = explore(
-                MovingAverageCross, found, journal=journal, lane=lane, ranges={"fast": (1, 200)}
-            )
-            move = slide(explorer)
-            timed(move, range(1, 6))
-            row(f"a move, {lane}", timed(move, values))
+    counted = found.counted(Path(tempfile.mkdtemp()) / "looks")
+    for lane in ("compiled", "interpreted"):
+        explorer = explore(MovingAverageCross, counted, lane=lane, ranges={"fast": (1, 200)})
+        move = slide(explorer)
+        timed(move, range(1, 6))
+        row(f"a move, {lane}", timed(move, values))
     explorer = explore(MovingAverageCross, found)
     runs = [explorer.move(fast=value) for value in values]
     row("of it: the run, as a result", timed(lambda value: explorer.move(fast=value), values))

@@ -20,6 +20,7 @@ Modules:
 - `quantbench.data.filespec`: A statement of what is in a file: columns, formats, zones, and how its facts became known.
 - `quantbench.data.ingest`: From a source into the lake: once, whole, and only what is new.
 - `quantbench.data.layout`: How rows lie in files, so that a read opens few of them and believes none without proof.
+- `quantbench.data.looks`: Which code was tried with which parameters on which part of the data: counted by the lake, not by the researcher.
 - `quantbench.data.quality`: What is in the lake, what is missing and what is suspicious: a report to read in a minute.
 - `quantbench.data.reference`: What a price, a ticker or an index meant on a date, as one could have known it then.
 - `quantbench.data.schema`: The contract of every table: columns, units, keys, and the two times each fact carries.

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-import datetime as dt
-import json
 import subprocess
 import sys
 from itertools import pairwise
@@ -16,8 +14,7 @@ import numpy as np
 import pytest
 
 from quantbench.core.check import QuantbenchError
-from quantbench.core.clock import SimClock
-from quantbench.core.journal import Journal, read
+from quantbench.data.looks import read
 from quantbench.engine.backtest import backtest
 from quantbench.engine.events import BAR, KIND_BAR
 from quantbench.engine.explore import Explorer, explore, stops
@@ -133,20 +130,17 @@ def test_a_value_that_is_refused_changes_nothing(values: dict[str, Any], code: s
     assert explorer.result.hash == before and explorer.page() == page and len(explorer.trials) == 1
 
 
-def test_every_point_looked_at_is_a_trial_as_of_a_sweep(tmp_path: Path) -> None:
-    clock = SimClock(dt.datetime(2024, 6, 7, tzinfo=dt.UTC))
-    with Journal.open(tmp_path / "looked", clock=clock) as journal:
-        explorer = fresh(journal=journal)
-        for days in (20, 30, 20, 10):
-            sliders(explorer)["days"].value = days
+def test_every_point_looked_at_is_counted_as_of_a_sweep(tmp_path: Path) -> None:
+    explorer = explore(Dip, TAPE.counted(tmp_path / "looked"), **CHOICES)
+    for days in (20, 30, 20, 10):
+        sliders(explorer)["days"].value = days
     grid = {"days": [10, 20, 30], "weight": [0.9], "short": [False], "most": [1e9]}
-    with Journal.open(tmp_path / "swept", clock=clock) as journal:
-        swept = sweep(Dip, TAPE, grid, journal=journal, shown=False, **CHOICES)
+    swept = sweep(Dip, TAPE.counted(tmp_path / "swept"), grid, shown=False, **CHOICES)
     looked, known = (
         {
-            json.dumps(record.payload, sort_keys=True)
-            for record in read(tmp_path / name)
-            if record.kind == "trial"
+            (*(column[k] for column in (*look.parameters.values(), *look.outcomes.values())), look.account)
+            for look in read(tmp_path / name).looks
+            for k in range(len(look))
         }
         for name in ("looked", "swept")
     )
@@ -178,24 +172,23 @@ def test_intervals_and_journal_when_it_rests(tmp_path: Path) -> None:
                 await asyncio.sleep(0.01)
         return shown
 
-    with Journal.open(tmp_path / "j", clock=SimClock(dt.datetime(2024, 6, 7, tzinfo=dt.UTC))) as journal:
-        explorer = fresh(journal=journal, settle=0.05)
-        shown = asyncio.run(gesture(explorer))
+    explorer = explore(Dip, TAPE.counted(tmp_path / "looks"), settle=0.05, **CHOICES)
+    shown = asyncio.run(gesture(explorer))
     assert shown == [False, False, False, True]
     assert explorer.bounds == backtest(Dip(days=40), TAPE, **CHOICES).intervals
-    assert sum(record.kind == "trial" for record in read(tmp_path / "j")) == 4
+    assert [len(look) for look in read(tmp_path / "looks").looks] == [1, 3]
 
 
-def test_a_journal_that_fails_is_seen(tmp_path: Path) -> None:
+def test_a_ledger_that_fails_is_seen(tmp_path: Path) -> None:
     async def rest(explorer: Explorer) -> None:
         explorer.move(days=20)
         await explorer._resting  # type: ignore[misc]
 
-    journal = Journal.open(tmp_path / "j", clock=SimClock(dt.datetime(2024, 6, 7, tzinfo=dt.UTC)))
-    explorer = fresh(journal=journal, settle=0.0)
-    journal.close()
+    explorer = explore(Dip, TAPE.counted(tmp_path / "looks"), settle=0.0, **CHOICES)
+    (tmp_path / "looks").unlink()
     asyncio.run(rest(explorer))
-    assert explorer.error is not None and explorer.error.code in explorer.page()
+    assert explorer.error is not None and explorer.error.code == "QB-LOOK-002"
+    assert explorer.error.code in explorer.page()
 
 
 def test_without_ipywidgets_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

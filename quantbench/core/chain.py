@@ -34,8 +34,8 @@ from zlib import crc32
 from .check import QuantbenchError
 
 # %% auto #0
-__all__ = ['JSON', 'DEEPEST', 'LARGEST', 'PREFIX', 'LONGEST', 'FIRST', 'Line', 'Head', 'Record', 'first_line', 'parse', 'head_of',
-           'compose', 'groups', 'birth', 'recall', 'open_file', 'read', 'tail', 'Report', 'verify']
+__all__ = ['JSON', 'DEEPEST', 'LARGEST', 'PREFIX', 'LONGEST', 'FIRST', 'Line', 'Head', 'Record', 'first_line', 'parse', 'time_of',
+           'head_of', 'compose', 'groups', 'birth', 'recall', 'open_file', 'read', 'tail', 'Report', 'verify']
 
 # %% ../../nbs/core/05_chain.ipynb #5ce41161
 JSON: TypeAlias = "str | int | float | bool | Decimal | Sequence[JSON] | Mapping[str, JSON] | None"
@@ -43,6 +43,7 @@ DEEPEST, LARGEST = 50, 16 * 2**20  # levels of nesting; bytes of one body
 
 
 _EASY = frozenset({str, bool, type(None)})
+_NUMBERS = frozenset({int, float})
 
 
 def _plain(value: object, place: str, depth: int = 0) -> JSON:
@@ -65,7 +66,10 @@ def _plain(value: object, place: str, depth: int = 0) -> JSON:
     if isinstance(value, Decimal) and value.is_finite():
         return str(value)
     if isinstance(value, (list, tuple)) and depth < DEEPEST:
-        return [_plain(v, f"{place}[{i}]", depth + 1) for i, v in enumerate(value)]
+        return [
+            v if type(v) in _NUMBERS and -(2**63) <= v < 2**63 else _plain(v, f"{place}[{i}]", depth + 1)
+            for i, v in enumerate(value)
+        ]
     if isinstance(value, Mapping) and depth < DEEPEST:
         return _plain(dict(value), place, depth)
     raise QuantbenchError("QB-JNL-012", where=place, value=value)
@@ -145,6 +149,15 @@ def parse(line: Line, name: str) -> Record:
             raise TypeError("not a record of this format")
         return Record(seq, time, kind, payload, hash_.decode(), behind, offset)
     except (ValueError, TypeError, RecursionError) as error:
+        raise _damage("QB-JNL-003", name, seq, offset - len(body) - 1, f"unreadable: {error}") from error
+
+
+def time_of(line: Line, name: str) -> datetime:
+    "When a record was written, without reading its payload, which may be long."
+    seq, _, offset, body = line
+    try:
+        return datetime.fromisoformat(body.split(b",", 3)[2].decode().strip('"'))
+    except (ValueError, IndexError) as error:
         raise _damage("QB-JNL-003", name, seq, offset - len(body) - 1, f"unreadable: {error}") from error
 
 

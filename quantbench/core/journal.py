@@ -35,8 +35,8 @@ from quantbench.core.chain import (
     groups,
     head_of,
     open_file,
-    parse,
     recall,
+    time_of,
 )
 from .chain import JSON as JSON
 from .chain import Head as Head
@@ -232,7 +232,7 @@ def _recover(hold: _Hold, known: Head | None, create: bool, identity: str | None
             start, head, last = head.offset, head_of(group), group[-1:]
         stream.seek(start)
         again = stream.read(head.offset - start)
-    newest = parse(last[0], hold.name).time if last else _NEVER
+    newest = time_of(last[0], hold.name) if last else _NEVER
     _rewrite(hold, start, again, size)
     if known is None:
         hold.disk.sync_directory(hold.path.parent)

@@ -34,6 +34,7 @@ import numpy as np
 from ..core.check import QuantbenchError, nearest
 from ..core.clock import FIRST, LAST, Calendar
 from ..core.show import Card, Row, Shown
+from ..data.looks import Code
 from .depth import depth, level, quantity_at
 from .events import LEVEL, TICK
 from .kernel import entry
@@ -48,8 +49,8 @@ from .window import State, begin, per_asset, state, window
 
 # %% auto #0
 __all__ = ['HOOKS', 'FIELDS', 'Bar', 'Tick', 'Level', 'Fill', 'EVENT', 'TIFS', 'KINDS', 'GIVEN', 'ALL', 'REQUEST_BYTES',
-           'Parameter', 'param', 'Strategy', 'code_hash', 'Timer', 'every', 'daily', 'weekly', 'monthly', 'kind_of',
-           'needed', 'sound', 'Market']
+           'Parameter', 'param', 'Strategy', 'code_hash', 'code_of', 'Timer', 'every', 'daily', 'weekly', 'monthly',
+           'kind_of', 'needed', 'sound', 'Market']
 
 # %% ../../nbs/engine/70_strategy.ipynb #add89bf2
 HOOKS = ("on_start", "on_bar", "on_tick", "on_book", "on_fill", "on_timer", "on_stop")
@@ -261,6 +262,26 @@ def _text(function: FunctionType) -> str:
         ).hexdigest()
 
 
+def _bases(cls: type[Strategy]) -> tuple[type, ...]:
+    "The class and what it is made from, below `Strategy`."
+    return cls.__mro__[: cls.__mro__.index(Strategy)]
+
+
+def _members(base: type) -> dict[str, str]:
+    "The functions and numbers of one class, and those outside of it that they use."
+    seen: dict[str, str] = {}
+    for name, member in base.__dict__.items():
+        if isinstance(member, FunctionType):
+            seen[f"def {name}"] = _text(member)
+            try:
+                _used(member, seen)
+            except RefusalError:
+                continue
+        elif isinstance(member, (bool, int, float)) and not name.startswith("__"):
+            seen[name] = repr(member)
+    return seen
+
+
 def code_hash(cls: type[Strategy]) -> str:
     "Of a class, its bases below `Strategy`, and the functions and numbers outside of it that they use."
     parts: list[Any] = [
@@ -268,19 +289,18 @@ def code_hash(cls: type[Strategy]) -> str:
         {n: repr(s) for n, s in cls.states.items()},
     ]
     parts += [repr(cls.timer), {name: str(size) for name, size in cls.history.items()}]
-    for base in cls.__mro__[: cls.__mro__.index(Strategy)]:
-        seen: dict[str, str] = {}
-        for name, member in base.__dict__.items():
-            if isinstance(member, FunctionType):
-                seen[f"def {name}"] = _text(member)
-                try:
-                    _used(member, seen)
-                except RefusalError:
-                    continue
-            elif isinstance(member, (bool, int, float)) and not name.startswith("__"):
-                seen[name] = repr(member)
-        parts.append([base.__name__, seen])
+    parts += [[base.__name__, _members(base)] for base in _bases(cls)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def code_of(cls: type[Strategy]) -> Code:
+    "As the ledger of looks describes a version: all functions as text, the classes it is made from by hash."
+    functions = {
+        name: text for base in reversed(_bases(cls)) for name, text in _members(base).items() if "\n" in text
+    }
+    ancestors = (code_hash(base) for base in _bases(cls)[1:] if issubclass(base, Strategy))
+    defaults = {name: declared.default for name, declared in cls.parameters.items()}
+    return Code(code_hash(cls), cls.__name__, "\n".join(functions.values()), tuple(ancestors), defaults)
 
 # %% ../../nbs/engine/70_strategy.ipynb #61be4a37
 _LENGTHS = {
