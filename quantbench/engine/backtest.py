@@ -25,7 +25,15 @@ from ..core.check import QuantbenchError, nearest, within
 from ..core.value import Value
 from .compiler import Binding, Lanes, bind, explain, told
 from .depth import QUEUES, Books, check_depth, middles
-from .events import KIND_BAR, KIND_CLEAR, KIND_LEVEL, KIND_QUOTE, KIND_TRADE, blank
+from quantbench.engine.events import (
+    KIND_BAR,
+    KIND_CLEAR,
+    KIND_LEVEL,
+    KIND_QUOTE,
+    KIND_RATE,
+    KIND_TRADE,
+    blank,
+)
 from .guardian import Limits
 from .ledger import set_costs
 from .loop import ON_FILL, ON_TIMER, advance, pass_time, prepare
@@ -107,6 +115,22 @@ def _currencies(tape: Tape, cash: float | Mapping[str, float]) -> tuple[list[str
     return names, [float(stated.get(name, 0.0)) for name in names]
 
 
+def _capital(tape: Tape, names: list[str], amounts: list[float]) -> float:
+    "In the base currency; foreign cash counts at the first rate on the tape, so that what it gains later is a gain."
+    total, wanted = amounts[0], {c for c in range(1, len(names)) if amounts[c]}
+    code = np.array([names.index(asset.currency.code) for asset in tape.assets])
+    for chunk in tape.chunks() if wanted else ():
+        told = chunk[chunk["kind"] == KIND_RATE]
+        for c in sorted(wanted & {*code[told["asset"]].tolist()}):
+            total += amounts[c] * float(told["close"][np.argmax(code[told["asset"]] == c)])
+            wanted.discard(c)
+        if not wanted:
+            break
+    for c in sorted(wanted):
+        raise QuantbenchError("QB-ENG-241", where=f"cash in {names[c]}", value="no rate on the tape")
+    return total
+
+
 def _costs_of(setup: Setup, symbol: str) -> Costs:
     return setup.costs if isinstance(setup.costs, Costs) else setup.costs[symbol]
 
@@ -139,7 +163,7 @@ def memory_for(tape: Tape, setup: Setup) -> Memory:
     if len(names) > 1:
         memory.rates[1:] = np.nan  # until the tape tells
     run = memory.run[0]
-    capital = amounts[0]
+    capital = _capital(tape, names, amounts)
     run["equity"] = run["peak"] = run["trough"] = run["day_equity"] = run["start_equity"] = capital
     run["random"] = np.uint64((setup.seed * 0x9E3779B97F4A7C15 + 0xD1B54A32D192ED03) % 2**64)
     run["same_close"] = setup.same_close
@@ -322,15 +346,17 @@ def _execution(setup: Setup, books: Books | None) -> str:
 
 
 def _marks(tape: Tape, setup: Setup) -> tuple[Any, Any, Any]:
-    "Time, asset and price of every event that bears a price; with an order book, the middle that it then has."
+    "Time, asset and price of every event that bears a price, a rate as that of its currency; with an order book, the middle that it then has."
     memory, parts = memory_for(tape, setup), []
     for chunk in tape.chunks():
-        price = np.where(chunk["kind"] <= KIND_QUOTE, chunk["close"], np.nan)
+        rates, asset = chunk["kind"] == KIND_RATE, chunk["asset"].astype(np.int64)
+        price = np.where((chunk["kind"] <= KIND_QUOTE) | rates, chunk["close"], np.nan)
         if memory.books is not None:
             deep = (memory.assets["depth"][chunk["asset"]] == 1) & (chunk["kind"] <= KIND_CLEAR)
             price = np.where(deep, middles(chunk, memory), price)
         borne = ~np.isnan(price)
-        parts.append((chunk["known"][borne], chunk["asset"][borne], price[borne]))
+        who = np.where(rates, -1 - memory.assets["currency"][asset], asset)
+        parts.append((chunk["known"][borne], who[borne], price[borne]))
     known, asset, close = map(np.concatenate, zip(*parts, strict=True))
     return known, asset, close
 
