@@ -40,7 +40,7 @@ from .loop import ON_FILL, ON_TIMER, advance, pass_time, prepare
 from .memory import FAULT, GROW, NEVER, Memory
 from .orders import check_fault
 from .result import Provenance, Result
-from .strategy import FIELDS, Strategy
+from .strategy import FIELDS, Strategy, Timer, ready
 from .tape import Tape
 from ..portfolio.costs import Costs
 
@@ -194,6 +194,20 @@ def _arm(memory: Memory, strategy: Strategy, first: int, last: int) -> None:
     memory.bind()
 
 
+def _check_calls(strategy: Strategy, tape: Tape) -> None:
+    "A strategy that nothing on this tape would call says nothing by not trading."
+    timer, hooks = strategy.timer, set(strategy.hooks()) - {"on_start", "on_stop", "on_fill"}
+    name = type(strategy).__name__
+    if (timer is None and "on_timer" in hooks) or not isinstance(timer, Timer | None):
+        raise QuantbenchError("QB-ENG-007", where=f"{name}.timer", value=timer)
+    called = {_RAISED[kind] for kind in tape.kinds if kind in _RAISED} | {"on_timer"}
+    if not hooks & called:
+        wanted = ", ".join(sorted(called))
+        raise QuantbenchError(
+            "QB-ENG-020", where=name, value=", ".join(sorted(hooks)) or "no hooks", allowed=wanted
+        )
+
+
 def _check_choices(tape: Any, choices: Mapping[str, Any]) -> None:
     "A table is no tape, and another program's option no field of `Setup`."
     if not isinstance(tape, Tape):
@@ -216,13 +230,14 @@ class Session:
 
     def __init__(self, strategy: Strategy | type[Strategy], tape: Tape, **choices: Any) -> None:
         prepare()
-        self.strategy = strategy() if isinstance(strategy, type) else strategy
+        self.strategy = ready(strategy)
         self.tape, self.choices = tape, choices
         _check_choices(tape, choices)
         self.setup = Setup(**choices)
         self.memory = memory_for(tape, self.setup)
         facts = tape._facts
         self.start = facts.first
+        _check_calls(self.strategy, tape)
         _arm(self.memory, self.strategy, facts.first, facts.last)
         self.cash = self.memory.cash.copy()
         self.binding: Binding = bind(self.strategy, self.memory, self.setup.lane, tape.symbols)
