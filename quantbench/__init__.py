@@ -55,10 +55,12 @@ Modules:
 - `quantbench.engine.translate`: From a hook in plain Python to machine code that gives the same bits, or the line that prevents it.
 - `quantbench.engine.window`: The state of a strategy: numbers, rolling windows, averages, arrays, and one of each for every asset.
 - `quantbench.gates.verdict`: What a gate found: each limit beside the number it judges, what that proves, and what it does not.
+- `quantbench.ops.cells`: A runbook from its first cell to its last in this process, with proof of which cell read which parameter.
 - `quantbench.ops.cli`: `qb`: what the workbench does without a notebook.
 - `quantbench.ops.data`: `qb data`: bring data into the lake, see what is there, ask what was known.
 - `quantbench.ops.doctor`: Is this machine fit to run the workbench, and if not, what is to be done?
 - `quantbench.ops.journal`: `qb journal`: does the record of what happened still say what it said?
+- `quantbench.ops.parameters`: What a notebook may be told, declared where it is told: name, type, unit, range, choices.
 - `quantbench.ops.specfile`: How files are to be read, written down in a file of its own.
 - `quantbench.ops.terminal`: What every command has in common: how it ends, what it prints, and which moment and lake it means.
 - `quantbench.portfolio.costs`: What a trade costs: stated once, used alike by the portfolio that plans it and the engine that fills it.
