@@ -61,6 +61,7 @@ Modules:
 - `quantbench.ops.doctor`: Is this machine fit to run the workbench, and if not, what is to be done?
 - `quantbench.ops.journal`: `qb journal`: does the record of what happened still say what it said?
 - `quantbench.ops.parameters`: What a notebook may be told, declared where it is told: name, type, unit, range, choices.
+- `quantbench.ops.runner`: A runbook in a process of its own: isolated, bounded, and never lost.
 - `quantbench.ops.specfile`: How files are to be read, written down in a file of its own.
 - `quantbench.ops.terminal`: What every command has in common: how it ends, what it prints, and which moment and lake it means.
 - `quantbench.portfolio.costs`: What a trade costs: stated once, used alike by the portfolio that plans it and the engine that fills it.
