@@ -55,6 +55,7 @@ Modules:
 - `quantbench.engine.translate`: From a hook in plain Python to machine code that gives the same bits, or the line that prevents it.
 - `quantbench.engine.window`: The state of a strategy: numbers, rolling windows, averages, arrays, and one of each for every asset.
 - `quantbench.gates.verdict`: What a gate found: each limit beside the number it judges, what that proves, and what it does not.
+- `quantbench.ops.batch`: Many runbooks at a time, on this machine or on a cluster, and none of them twice.
 - `quantbench.ops.cells`: A runbook from its first cell to its last in this process, with proof of which cell read which parameter.
 - `quantbench.ops.cli`: `qb`: what the workbench does without a notebook.
 - `quantbench.ops.data`: `qb data`: bring data into the lake, see what is there, ask what was known.

@@ -36,7 +36,8 @@ from ..core.show import Card, Row, Shown, Tone, table
 from .parameters import Book, Parameter, Value, declared, injected, read_book, resolved, tagged
 
 # %% auto #0
-__all__ = ['Limits', 'Job', 'prepare', 'write_book', 'started', 'finished', 'Used', 'Run', 'serve', 'Nursery', 'run_all', 'run']
+__all__ = ['Limits', 'Job', 'prepare', 'write_book', 'started', 'finished', 'Used', 'Run', 'serve', 'Nursery', 'closed', 'lost',
+           'run_all', 'run']
 
 # %% ../../nbs/ops/170_runner.ipynb #433c9e5d
 @dataclass(frozen=True, slots=True)
@@ -49,10 +50,11 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    "A runbook whose parameters fit, and where it is written as it is executed."
+    "A runbook whose parameters fit, where it is written as it is executed, and the folder it is executed in."
 
     runbook: Path
     output: Path
+    folder: Path
     book: Book
     known: Mapping[str, Parameter]
     values: Mapping[str, Value]
@@ -65,13 +67,13 @@ def prepare(
     book = read_book(runbook)
     known = declared(book, runbook.name)
     values = resolved(known, given or {}, text=text)
-    return Job(runbook, output, injected(book, known, values), known, values)
+    return Job(runbook, output, Path.cwd(), injected(book, known, values), known, values)
 
 
 def write_book(path: Path, book: Book) -> None:
     "The whole notebook, or the one that was there before."
     text = json.dumps(book, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside = path.with_name(f".{path.name}.new")
     beside.write_bytes(
         text.encode("utf-8", "backslashreplace")
     )  # a lone surrogate becomes its escape, as JSON has it
@@ -420,7 +422,7 @@ class Nursery:
             "job": number,
             "output": str(job.output.absolute()),
             "values": dict(job.values),
-            "folder": str(Path.cwd()),
+            "folder": str(job.folder),
         }
         message = about | {"memory": limits.memory_bytes, "seconds": limits.seconds}
         assert self._process.stdin
@@ -448,7 +450,15 @@ class Nursery:
         self.close()
 
 # %% ../../nbs/ops/170_runner.ipynb #af334709
-_LOST: Mapping[str, Any] = {"outcome": "killed", "code": "", "reads": None}
+def closed(job: Job, ended: Mapping[str, Any], clock: WallClock) -> Run:
+    "The notebook as it is on the disk, with how it ended."
+    write_book(job.output, finished(read_book(job.output), job, ended, clock))
+    return Run.of(job.output)
+
+
+def lost(job: Job, said: str, cell: int, clock: WallClock) -> Run:
+    "One that whoever ran it can no longer answer for."
+    return closed(job, {"outcome": "killed", "said": f"killed: {said}", "code": "", "cell": cell}, clock)
 
 
 class _Batch:
@@ -469,9 +479,8 @@ class _Batch:
     def finish(self, number: int, ended: Mapping[str, Any]) -> Run:
         job = self.jobs[number]
         self.running.pop(number)
-        write_book(job.output, finished(read_book(job.output), job, ended, self.clock))
         self.tell(f"{job.output.stem}: {ended['outcome']}, {ended['said']}")
-        return Run.of(job.output)
+        return closed(job, ended, self.clock)
 
     def heard(self, answer: Mapping[str, Any]) -> Run | None:
         number = answer["job"]
@@ -496,9 +505,8 @@ class _Batch:
             if not self.running:
                 return
         for number, cell in tuple(self.running.items()):
-            yield self.finish(
-                number, {**_LOST, "said": f"killed: its parent died at cell {cell}", "cell": cell}
-            )
+            self.running.pop(number)
+            yield lost(self.jobs[number], f"its parent died at cell {cell}", cell, self.clock)
 
 
 def run_all(
