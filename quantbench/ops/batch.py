@@ -12,61 +12,25 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
-import hashlib
 import json
 import os
-import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import quantbench
 from ..core.check import QuantbenchError
 from ..core.clock import WallClock
 from ..gates.verdict import MIME, Verdict
+from .evidence import canonical, digest, environment
 from .runner import Job, Limits, Run, lost, run_all, started, write_book
 
 # %% auto #0
-__all__ = ['PACKAGES', 'canonical', 'digest', 'environment', 'Task', 'Outcome', 'judged', 'batch']
+__all__ = ['Task', 'Outcome', 'judged', 'batch']
 
 # %% ../../nbs/ops/171_batch.ipynb #5e0978a7
-PACKAGES = (
-    "arch", "deltalake", "duckdb", "exchange_calendars", "llvmlite", "numba", "numpy", "pandas", "polars", "pyarrow", "scikit-learn",
-    "scipy", "statsmodels",
-)  # fmt: skip
-
-
-def canonical(value: Any) -> str:
-    "JSON with one form: equal values, equal bytes."
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, allow_nan=False, separators=(",", ":"))
-
-
-def digest(value: Any) -> str:
-    "SHA-256 of that."
-    return hashlib.sha256(canonical(value).encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def environment() -> dict[str, str]:
-    "Versions of what computes; of this package also its code."
-    root, code = Path(quantbench.__path__[0]), hashlib.sha256()
-    for file in sorted(root.rglob("*.py")):
-        code.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes())
-    found = {
-        "python": platform.python_version(),
-        "quantbench": f"{quantbench.__version__}+{code.hexdigest()[:12]}",
-    }
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:  # an extra that is not installed
-            continue
-    return found
-
-
 @dataclass(frozen=True, slots=True)
 class Task:
     "A job, and by name the hashes of what it rests on."
