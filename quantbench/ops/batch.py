@@ -28,7 +28,7 @@ from .evidence import canonical, digest, environment
 from .runner import Job, Limits, Run, lost, run_all, started, write_book
 
 # %% auto #0
-__all__ = ['Task', 'Outcome', 'judged', 'batch']
+__all__ = ['Task', 'Outcome', 'kept', 'judged', 'batch']
 
 # %% ../../nbs/ops/171_batch.ipynb #5e0978a7
 @dataclass(frozen=True, slots=True)
@@ -63,8 +63,9 @@ def _record(task: Task) -> Path:
     return task.job.output.with_suffix(".json")
 
 
-def _kept(task: Task, key: str) -> Verdict | None:
+def kept(task: Task, packages: Mapping[str, str]) -> Verdict | None:
     "The verdict of an earlier run, if it is this task's and nobody edited it."
+    key = task.key(packages)
     try:
         text = _record(task).read_text(encoding="utf-8")
         record = json.loads(text)
@@ -177,7 +178,7 @@ def batch(
     packages = environment()
     keys = [task.key(packages) for task in tasks]
     with _alone(folder):
-        there = {n: None if again else _kept(task, keys[n]) for n, task in enumerate(tasks)}
+        there = {n: None if again else kept(task, packages) for n, task in enumerate(tasks)}
         found = {n: Outcome(tasks[n].name, v, "evidence was there", kept=True) for n, v in there.items() if v}
         waiting = [n for n in range(len(tasks)) if n not in found]
         jobs = [tasks[n].job for n in waiting]

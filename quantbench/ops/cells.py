@@ -10,6 +10,7 @@ in one of its own, as `ops.runner` does."""
 # %% ../../nbs/ops/167_cells.ipynb #a61129ac
 from __future__ import annotations
 
+import ast
 import base64
 import ctypes
 import io
@@ -86,6 +87,12 @@ def _text_of(value: Any) -> Any:
     return base64.b64encode(value).decode() if isinstance(value, bytes) else value
 
 
+def _settled(text: str) -> str:
+    "Without what a carriage return wrote over."
+    lines = text.replace("\r\n", "\n").split("\n") if "\r" in text else [text]
+    return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in lines)
+
+
 class Outputs:
     "What the cells of one run show; `items` are those of the cell that runs."
 
@@ -101,6 +108,8 @@ class Outputs:
         self.items.append(item)
 
     def stream(self, name: str, text: str) -> None:
+        if not text:
+            return
         last = self.items[-1] if self.items else {}
         self._tell(text)
         if last.get("name") != name:
@@ -132,7 +141,7 @@ class Outputs:
         "Those of the cell that has just ended; progress bars as they stood last."
         for item in self.items:
             if item["output_type"] == "stream":
-                item["text"] = re.sub(r"[^\n]*\r(?!\n)", "", "".join(item["text"]))
+                item["text"] = _settled("".join(item["text"]))
         items, self.items = self.items, []
         return items
 
@@ -178,6 +187,41 @@ class Descriptors:
         self._file.close()
 
 # %% ../../nbs/ops/167_cells.ipynb #d49845c8
+class _InClasses(ast.NodeTransformer):
+    "Parameters read in the body of a class: its own name if it has one, else the namespace's."
+
+    def __init__(self, space: Namespace) -> None:
+        self._space, self._inside = space, False
+
+    def _scope(self, node: Any, inside: bool) -> Any:
+        "The body in its own scope; decorators, bases and defaults in the one around it."
+        before = self._inside
+        for name, value in ast.iter_fields(node):
+            self._inside = inside if name == "body" else before
+            made = [
+                self.visit(one) if isinstance(one, ast.AST) else one
+                for one in (value if isinstance(value, list) else [value])
+            ]
+            setattr(node, name, made if isinstance(value, list) else made[0])
+        self._inside = before
+        return node
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> Any:  # noqa: N802
+        return self._scope(node, True)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> Any:  # noqa: N802
+        return self._scope(node, False)
+
+    visit_AsyncFunctionDef = visit_Lambda = visit_FunctionDef  # noqa: N815
+
+    def visit_Name(self, node: ast.Name) -> Any:  # noqa: N802
+        name = node.id
+        if not self._inside or not isinstance(node.ctx, ast.Load) or name not in self._space.reads:
+            return node
+        made = ast.parse(f"locals()[{name!r}] if {name!r} in locals() else globals()[{name!r}]", mode="eval")
+        return ast.copy_location(made.body, node)
+
+
 class _Hook(DisplayHook):
     def write_output_prompt(self) -> None: ...
     def log_output(self, format_dict: Any) -> None: ...
@@ -233,6 +277,7 @@ def made_shell(namespace: Namespace, outputs: Outputs) -> Shell:
         config=config, user_ns=namespace
     )  # an application would run the user's start-up files
     shell.outputs = outputs
+    shell.ast_transformers.append(_InClasses(namespace))
     return shell
 
 # %% ../../nbs/ops/167_cells.ipynb #905c255e
