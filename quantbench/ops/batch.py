@@ -135,11 +135,11 @@ def _on_cluster(
 
     clock = WallClock()
     topic = f"quantbench-{os.getpid()}"
-    with Client(address, timeout=10, set_as_default=False) as client:  # type: ignore[no-untyped-call]
+    with Client(address, timeout=5, set_as_default=False) as client:  # type: ignore[no-untyped-call]
         _agreed(client)
         client.subscribe_topic(topic, lambda event: tell(event[1]))
         asked = {client.submit(_remote, job, limits, topic, pure=False): n for n, job in enumerate(jobs)}
-        for future in as_completed(asked):  # type: ignore[no-untyped-call]
+        for future in as_completed(asked, loop=client.loop):  # type: ignore[no-untyped-call]
             number = asked[future]
             job = jobs[number]
             try:
