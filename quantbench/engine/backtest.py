@@ -263,8 +263,8 @@ class Session:
         error.result = self.result() if run["n_curve"] > 1 else None  # type: ignore[attr-defined]
         return error
 
-    def result(self) -> Result:
-        "What happened so far."
+    def result(self, *, copied: bool = True) -> Result:
+        "What happened so far; without a copy of its logs the session cannot go on."
         tape, setup = self.tape, self.setup
         costs = setup.costs if isinstance(setup.costs, Costs) else None
         limits = setup.limits
@@ -294,6 +294,7 @@ class Session:
             cash=self.cash,
             provenance=provenance,
             marks=partial(_marks, tape, setup),
+            copied=copied,
         )
 
 # %% ../../nbs/engine/75_backtest.ipynb #dc84a1d4
@@ -362,4 +363,4 @@ def backtest(strategy: Strategy | type[Strategy], tape: Tape, **choices: Any) ->
     for chunk in tape.chunks():
         session.feed(chunk)
     session.finish()
-    return session.result()
+    return session.result(copied=False)

@@ -133,9 +133,10 @@ class Logs:
     stopped: tuple[int, ...]  # orders by the Guardian check that stopped them
 
     @classmethod
-    def of(cls, memory: Memory, symbols: Any, start: int, cash: Any) -> Logs:
+    def of(cls, memory: Memory, symbols: Any, start: int, cash: Any, *, copied: bool = True) -> Logs:
         named, curve = tuple(map(str, symbols)), memory.used("curve")
-        if len(curve) < 2 or len(named) != len(memory.assets) or not (np.diff(curve["time"]) > 0).all():
+        ordered = (curve["time"][1:] > curve["time"][:-1]).all()
+        if len(curve) < 2 or len(named) != len(memory.assets) or not ordered:
             value = f"{len(curve)} points; {len(named)} symbols for {len(memory.assets)} assets"
             raise QuantbenchError("QB-ENG-201", where="Logs.of", value=value)
         capital = np.zeros(len(memory.cash))
@@ -143,7 +144,7 @@ class Logs:
         assets = np.zeros(len(named), [(name, memory.assets.dtype[name]) for name in _ASSET])
         for name in _ASSET:
             assets[name] = memory.assets[name]
-        logs = {name: memory.used(name).copy() for name in _LOGS}
+        logs = {name: memory.used(name).copy() if copied else memory.used(name) for name in _LOGS}
         for log in (assets, *logs.values()):
             log.setflags(write=False)
         first = min(int(start), int(curve["time"][0]) - 1)
@@ -499,9 +500,10 @@ class Result(Shown):
         cash: Any,
         provenance: Provenance,
         marks: Marks | None = None,
+        copied: bool = True,
     ) -> Result:
-        "From the memory of a run: its logs are copied, so it may go on or be used again."
-        return cls(Logs.of(memory, symbols, start, cash), provenance, marks)
+        "From the memory of a run: its logs are copied, so it may go on or be used again; without that, the memory is the result's from now on."
+        return cls(Logs.of(memory, symbols, start, cash, copied=copied), provenance, marks)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"logs": self.logs, "provenance": self.provenance, "marks": None}
