@@ -103,9 +103,7 @@ AS_IN_PYTHON = {
     "a word handed to a helper": CONSTANT.replace("self.x = self.level", "self.asked('limit')") + "    def asked(self, kind):\n        self.x = 1.0 if kind == 1 else 2.0\n",
     "two closures of one name": CONSTANT.replace("= self.level", "= triple(bar.close) + fivefold(1.0)"),
     "a long docstring": CONSTANT.replace("self.x =", '"""One\n\n        two\n        """\n        self.x ='),
-    "a whole number set in on_start where a float is declared": CONSTANT.replace("= self.level", "= 1.0 / self.x") + "    def on_start(self, market):\n        self.x = 2\n",
-    "a number of NumPy set in on_start": CONSTANT.replace("= self.level", "= 1.0 / self.x") + "    def on_start(self, market):\n        self.x = np.float64(0.0)\n",
-    "a truth set in on_start where a number is declared": "class S(Strategy):\n    k: int = state(0)\n    def on_bar(self, bar, market):\n        market.buy(0, self.k)\n    def on_start(self, market):\n        self.k = True\n",
+    "a whole number set in on_start where a float is declared": CONSTANT.replace("self.x = self.level", "market.buy(0, self.x)") + "    def on_start(self, market):\n        self.x = 2\n",
     "a hook that is an object": "class C:\n    def __call__(self, bar, market):\n        market.buy(0, 1)\nclass S(Strategy):\n    on_bar = C()\n",
 }  # fmt: skip
 
