@@ -50,11 +50,11 @@ from quantbench.engine.translate import (
     outer,
     parsed,
 )
-from .window import EWMA, WINDOW, Ewma, Window, lay, layout, look, plain, put
+from .window import EWMA, WINDOW, Ewma, State, Window, lay, layout, look, plain, put
 
 # %% auto #0
-__all__ = ['nan', 'record_of', 'vocabulary', 'Hook', 'Lanes', 'frozen_parameters', 'changed', 'compile_lanes', 'through',
-           'Binding', 'told', 'fill_tuple', 'bind', 'line_of', 'explain']
+__all__ = ['nan', 'record_of', 'vocabulary', 'Hook', 'Lanes', 'frozen_parameters', 'changed', 'compile_lanes', 'put_number',
+           'through', 'fixed', 'Binding', 'told', 'fill_tuple', 'bind', 'line_of', 'explain']
 
 # %% ../../nbs/engine/71_compiler.ipynb #9525bbb3
 nan = math.nan
@@ -557,36 +557,53 @@ _KINDS = {
 _HOOK = ctypes.CFUNCTYPE(ctypes.c_int32)
 
 
-def through(view: memoryview, name: str, value: Any) -> property:
+def put_number(view: memoryview, given: Any, name: str, declared: State) -> None:
+    "A number into memory, in the kind that was declared."
+    try:
+        view[0] = given
+    except (TypeError, ValueError):
+        kind = f"{type(declared.value).__name__}, by state({declared.value!r})"
+        raise TypeError(f"{name} is declared as {kind}; it is given {type(given).__name__} {given}") from None
+
+
+def through(view: memoryview, name: str, declared: State) -> property:
     "A number in memory as an attribute."
 
     def read(_: Any) -> Any:
         return view[0]
 
     def write(_: Any, given: Any) -> None:
-        try:
-            view[0] = given
-        except TypeError:
-            kinds = f"{type(value).__name__}, by state({value!r}); it is given {type(given).__name__}"
-            raise TypeError(f"{name} is declared as {kinds}") from None
+        put_number(view, given, name, declared)
+
+    return property(read, write)
+
+
+def fixed(held: Any, name: str, declared: State) -> property:
+    "A window or the like as an attribute: it is filled, not replaced, or compiled hooks would fill another."
+
+    def read(_: Any) -> Any:
+        return held
+
+    def write(_: Any, given: Any) -> None:  # noqa: ARG001
+        raise TypeError(
+            f"{name} is declared as {declared.make} and is not replaced; another name needs no declaration"
+        )
 
     return property(read, write)
 
 
 def _inside(strategy: Strategy, record: Any, buffers: Mapping[str, Any]) -> Any:
     "The strategy as a Python object whose state is in the record."
-    numbers: dict[str, Any] = {}
+    held: dict[str, Any] = {}
     for name, declared in strategy.states.items():
         if declared.make == "number" and not declared.each:
-            view = memoryview(record[name])
-            numbers[name] = through(view, name, declared.value)
+            held[name] = through(memoryview(record[name]), name, declared)
+        else:
+            held[name] = fixed(look(declared, record[name], buffers[name]), name, declared)
     made: Any = object.__new__(
-        type(type(strategy).__name__, (type(strategy),), {**numbers, "__module__": type(strategy).__module__})
+        type(type(strategy).__name__, (type(strategy),), {**held, "__module__": type(strategy).__module__})
     )
     made.__dict__.update(carried(strategy))
-    for name, declared in strategy.states.items():
-        if name not in numbers:
-            made.__dict__[name] = look(declared, record[name], buffers[name])
     return made
 
 
@@ -694,8 +711,21 @@ class Binding:
         return {name: plain(getattr(self.strategy, name)) for name in self.strategy.states}
 
     def start(self) -> None:
-        self._once("on_start")
+        before = {name: getattr(self.strategy, name) for name in self.strategy.states}
+        self._once("on_start", before)
         self._check_constants()
+
+    def _in_kind(self, before: Mapping[str, Any]) -> None:
+        "Plain state that `on_start` has set, as a record would hold it."
+        for name, was in before.items():
+            declared, now = self.strategy.states[name], getattr(self.strategy, name)
+            if declared.make == "number" and not declared.each:
+                number: Any = np.zeros(1, layout(declared))
+                view = memoryview(number)
+                put_number(view, now, name, declared)
+                setattr(self.strategy, name, view[0])
+            elif now is not was:
+                fixed(was, name, declared).__set__(self.strategy, now)
 
     def finish(self) -> None:
         "`on_stop`, and the parameters as they were."
@@ -712,9 +742,11 @@ class Binding:
         if other:
             raise QuantbenchError("QB-ENG-018", where=self.lanes.strategy, value=other)
 
-    def _once(self, name: str) -> None:
+    def _once(self, name: str, before: Mapping[str, Any] | None = None) -> None:
         try:
             getattr(self.strategy, name, lambda _: None)(self.market)
+            if before and self.record is None:
+                self._in_kind(before)
         except Exception as error:
             self.error = error
             self.memory.run["line"] = line_of(error, self.declared)

@@ -68,8 +68,9 @@ class Parameter:
     high: float = math.inf
 
     def __post_init__(self) -> None:
-        if isinstance(self.default, np.generic):
-            object.__setattr__(self, "default", self.default.item())
+        value = self.default.item() if isinstance(self.default, np.generic) else self.default
+        kind = next((kind for kind in (bool, int, float) if isinstance(value, kind)), None)
+        object.__setattr__(self, "default", kind(value) if kind else value)  # of an enumeration, its number
 
     def check(self, value: Any, where: str) -> Any:
         "The value in the parameter's kind."
