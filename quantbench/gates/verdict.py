@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -177,8 +178,8 @@ class Verdict(Shown):
             }
             for c in self.checks
         ]
-        words = [Row("!", note) for note in self.notes]
-        words += [Row("proves", "", note=self.proves), Row("leaves open", "", note=self.leaves_open)]
+        words = [row for note in self.notes for row in _rows("!", note)]
+        words += [*_rows("proves", self.proves), *_rows("leaves open", self.leaves_open)]
         words += [Row(name, value, note="rests on") for name, value in self.inputs.items()]
         headline = f"{'passed' if self.passed else 'failed'}: {said}"
         tables = (table(rows),) if rows else ()
@@ -187,6 +188,12 @@ class Verdict(Shown):
     def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, Any], dict[str, Any]]:
         "With the record, so that whoever ran the notebook can read what it found."
         return {MIME: self.record, "text/plain": repr(self), "text/html": self._repr_html_()}, {}
+
+
+def _rows(label: str, text: str) -> list[Row]:
+    "A sentence as rows of readable length."
+    lines = textwrap.wrap(text, 110) or [""]
+    return [Row(label if k == 0 else "", "", note=line) for k, line in enumerate(lines)]
 
 
 def _between(check: Check) -> str:
