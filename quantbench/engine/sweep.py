@@ -181,8 +181,8 @@ def _play(machine: Machine, strategy: Any, point: Mapping[str, Any]) -> tuple[An
     try:
         return machine.play(strategy(**point))
     except QuantbenchError as error:
-        where = f"sweep of {strategy.__name__}"
-        raise QuantbenchError("QB-ENG-227", where=where, value=f"{dict(point)}: {error}") from error
+        what = f"{dict(point)}: {error.where}, {error.value}"
+        raise QuantbenchError("QB-ENG-227", where=f"sweep of {strategy.__name__}", value=what) from error
 
 
 def drive(
