@@ -64,6 +64,7 @@ Modules:
 - `quantbench.ops.data`: `qb data`: bring data into the lake, see what is there, ask what was known.
 - `quantbench.ops.doctor`: Is this machine fit to run the workbench, and if not, what is to be done?
 - `quantbench.ops.evidence`: What the gates found about one strategy, in one file that shows when it was edited.
+- `quantbench.ops.gate`: Every gate on one strategy, from a command line that ends as the verdict says.
 - `quantbench.ops.journal`: `qb journal`: does the record of what happened still say what it said?
 - `quantbench.ops.page`: An executed notebook as one file that a browser shows and nothing in it can act.
 - `quantbench.ops.parameters`: What a notebook may be told, declared where it is told: name, type, unit, range, choices.

@@ -149,12 +149,12 @@ class Verdict(Shown):
             )
             names = ("gate", "proves", "leaves_open", "inputs", "figures")
             made = cls(checks=checks, notes=tuple(record["notes"]), **{name: record[name] for name in names})
-            told = made.record
+            same = _canonical(made.record) == _canonical(record)  # not ==, to which 0 is False
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise QuantbenchError(
                 "QB-GATE-002", where="verdict", value=f"{type(error).__name__}: {error}"
             ) from error
-        if told != dict(record):
+        if not same:
             where = f"verdict of {made.gate}"
             raise QuantbenchError(
                 "QB-GATE-002", where=where, value=record.get("hash"), allowed=f"hash {made.hash}"
