@@ -55,6 +55,7 @@ Modules:
 - `quantbench.engine.translate`: From a hook in plain Python to machine code that gives the same bits, or the line that prevents it.
 - `quantbench.engine.window`: The state of a strategy: numbers, rolling windows, averages, arrays, and one of each for every asset.
 - `quantbench.gates.shuffles`: Markets that could have been: the same moves as the real one, in another order.
+- `quantbench.gates.splits`: Which rows teach, which rows judge, and which must be dropped between them: one table of boundaries for every scheme.
 - `quantbench.gates.verdict`: What a gate found: each limit beside the number it judges, what that proves, and what it does not.
 - `quantbench.ops.cli`: `qb`: what the workbench does without a notebook.
 - `quantbench.ops.data`: `qb data`: bring data into the lake, see what is there, ask what was known.
@@ -64,6 +65,7 @@ Modules:
 - `quantbench.ops.terminal`: What every command has in common: how it ends, what it prints, and which moment and lake it means.
 - `quantbench.portfolio.costs`: What a trade costs: stated once, used alike by the portfolio that plans it and the engine that fills it.
 - `quantbench.strategies.crossover`: Hold an asset while its short average stands above its long one: the smallest complete strategy, on real prices.
+- `quantbench.strategies.drift`: A strategy whose edge was put into its market: what a gate must let pass, if it is worth anything.
 - `quantbench.strategies.quoter`: Stand on both sides of a market, earn the spread, and lean against what one already holds: the base of market making, on a real order book."""
 
 from __future__ import annotations
