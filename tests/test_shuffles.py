@@ -253,3 +253,13 @@ def test_prices_at_zero_are_refused() -> None:
     oil = dataclasses.replace(asset, negative_prices=True)
     with pytest.raises(QuantbenchError, match="QB-GATE-105"):
         Shuffle(Tape.from_events(lost, [oil], interval="1d"), "bars")
+
+
+def test_a_price_never_falls_below_one_tick() -> None:
+    """All losses first, and a price of cents comes to nothing: the lowest price there is stays one."""
+    cheap = bars(0, 0, 400, 5, grid=0.0)
+    moved = np.exp(np.cumsum(np.random.default_rng(6).normal(0, 0.3, 400)))
+    for name in ("open", "high", "low", "close"):
+        cheap[name] = np.maximum(np.rint(moved * 5), 1.0) / 100
+    lowest = [Shuffle(tape(cheap), "bars").tape(k).events["low"].min() for k in range(10)]
+    assert min(lowest) == 0.01
