@@ -21,7 +21,7 @@ from ..core.check import QuantbenchError
 from ..core.show import Card, Row, Shown, readable, table
 
 # %% auto #0
-__all__ = ['Sense', 'MIME', 'Check', 'Verdict']
+__all__ = ['Sense', 'MIME', 'Check', 'Verdict', 'reason']
 
 # %% ../../nbs/gates/100_verdict.ipynb #fdd18355
 Sense = Literal["above", "below", "at least", "at most"]
@@ -198,3 +198,8 @@ def _sentence(check: Check) -> str:
     value = readable(check.value) if math.isfinite(check.value) else "unknown"
     unit = f" {check.unit}" if check.unit else ""
     return f"{check.name} {value}{unit}, limit {check.sense} {readable(check.limit)}"
+
+# %% ../../nbs/gates/100_verdict.ipynb #3de5461c
+def reason(error: Exception) -> str:
+    "What happened, for a note."
+    return f"{error.code}: {error.what}" if isinstance(error, QuantbenchError) else type(error).__name__
