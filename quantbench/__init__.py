@@ -71,6 +71,7 @@ Modules:
 - `quantbench.ops.gate`: Every gate on one strategy, from a command line that ends as the verdict says.
 - `quantbench.ops.journal`: `qb journal`: does the record of what happened still say what it said?
 - `quantbench.ops.page`: An executed notebook as one file that a browser shows and nothing in it can act.
+- `quantbench.ops.papermill`: `papermill --engine quantbench`: the command one has, the proof one lacks.
 - `quantbench.ops.parameters`: What a notebook may be told, declared where it is told: name, type, unit, range, choices.
 - `quantbench.ops.runner`: A runbook in a process of its own: isolated, bounded, and never lost.
 - `quantbench.ops.specfile`: How files are to be read, written down in a file of its own.
