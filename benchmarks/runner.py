@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
@@ -40,13 +42,27 @@ def said(path: Path) -> str:
     return "".join(nbformat.read(path, 4).cells[-1].outputs[0]["text"]).strip()
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without what papermill's kernels write past Python."""
+    kept = os.dup(2)
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
 def papermill(source: Path, folder: Path, count: int) -> None:
     import papermill
 
     for n in range(count):
-        papermill.execute_notebook(
-            source, folder / f"p{n}.ipynb", {"x": n}, progress_bar=False, log_output=False
-        )
+        with quiet():
+            papermill.execute_notebook(
+                source, folder / f"p{n}.ipynb", {"x": n}, progress_bar=False, log_output=False
+            )
         assert said(folder / f"p{n}.ipynb") == str(n + 1)
 
 

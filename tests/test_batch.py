@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import permutations
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,29 @@ def test_memory_and_time_bound_each_run(tmp_path: Path) -> None:
         and found[1].said == "killed: 4 s at cell 5"
     )
     assert found[2].verdict and found[2].verdict.passed
+
+
+def test_cells_in_another_order_give_the_same_evidence_or_none(tmp_path: Path) -> None:
+    """Every order of five cells, each in a run of its own."""
+    cells = (
+        DECLARED,
+        IMPORT,
+        "m = n",
+        "check = Check('n', m, 'below', 4)",
+        "Verdict('small', (check,), '', '', {'data': 'd1'})",
+    )
+    orders, jobs = list(permutations(range(5))), []
+    for order in orders:
+        tags = tuple("parameters" if place == 0 else "cell" for place in order)
+        name = "".join(map(str, order))
+        source = write(tmp_path / f"{name}.ipynb", *(cells[place] for place in order), tags=tags)
+        jobs.append(prepare(source, tmp_path / "out" / f"{name}.ipynb"))
+    found = batch([Task(job, {"data": "d1"}) for job in jobs], tmp_path / "out")
+    verdicts = {one.name: one.verdict for one in found}
+    whole = [name for name, verdict in verdicts.items() if verdict]
+    assert len({verdict.json for verdict in verdicts.values() if verdict}) == 1
+    assert all(name.index("0") < name.index("2") < name.index("3") < 4 == name.index("4") for name in whole)
+    assert sorted(whole) == ["01234", "02134", "10234"]
 
 
 # ---- a cluster -------------------------------------------------------------------------------------------------

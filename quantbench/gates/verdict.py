@@ -22,7 +22,7 @@ from ..core.check import QuantbenchError
 from ..core.show import Card, Row, Shown, readable, table
 
 # %% auto #0
-__all__ = ['Sense', 'MIME', 'Check', 'Verdict']
+__all__ = ['Sense', 'MIME', 'Check', 'Verdict', 'reason']
 
 # %% ../../nbs/gates/100_verdict.ipynb #fdd18355
 Sense = Literal["above", "below", "at least", "at most"]
@@ -150,12 +150,12 @@ class Verdict(Shown):
             )
             names = ("gate", "proves", "leaves_open", "inputs", "figures")
             made = cls(checks=checks, notes=tuple(record["notes"]), **{name: record[name] for name in names})
-            told = made.record
+            same = _canonical(made.record) == _canonical(record)  # not ==, to which 0 is False
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise QuantbenchError(
                 "QB-GATE-002", where="verdict", value=f"{type(error).__name__}: {error}"
             ) from error
-        if told != dict(record):
+        if not same:
             where = f"verdict of {made.gate}"
             raise QuantbenchError(
                 "QB-GATE-002", where=where, value=record.get("hash"), allowed=f"hash {made.hash}"
@@ -205,3 +205,8 @@ def _sentence(check: Check) -> str:
     value = readable(check.value) if math.isfinite(check.value) else "unknown"
     unit = f" {check.unit}" if check.unit else ""
     return f"{check.name} {value}{unit}, limit {check.sense} {readable(check.limit)}"
+
+# %% ../../nbs/gates/100_verdict.ipynb #3de5461c
+def reason(error: Exception) -> str:
+    "What happened, for a note."
+    return f"{error.code}: {error.what}" if isinstance(error, QuantbenchError) else type(error).__name__

@@ -101,7 +101,7 @@ def _believed(record: Any) -> bool:
         packages=record["environment"],
         **{name: record[name] for name in names},
     )
-    return agreed and again == record
+    return agreed and canonical(again) == canonical(record)  # not ==, to which 0 is False
 
 
 def read_evidence(path: Path, journal: Path | None = None) -> dict[str, Any]:
