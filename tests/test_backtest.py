@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from quantbench.core.check import QuantbenchError
+from quantbench.engine import memory
 from quantbench.engine.backtest import Latency, Session, backtest
 from quantbench.engine.events import BAR, KIND_BAR
 from quantbench.engine.guardian import Limits
@@ -329,3 +330,18 @@ def test_a_latency_moves_fills_and_the_lanes_agree():
     assert timedelta(0) < timedelta(
         microseconds=int(late["compiled"].logs.fills["time"][0] - soon.logs.fills["time"][0]) / 1000
     )
+
+
+def test_what_was_in_the_memory_of_a_log_changes_nothing(monkeypatch):
+    """Logs lie in memory of earlier runs: every field that is read must have been written."""
+    tape = bars(2000, assets=2)
+    clean = backtest(Cross(), tape)
+
+    def soiled(count: int, kind: np.dtype) -> Any:
+        room = np.empty(count, kind)
+        room.view("u1")[:] = 0xA5
+        return room
+
+    monkeypatch.setattr(memory, "lent", soiled)
+    dirty = backtest(Cross(), tape)
+    assert dirty.hash == clean.hash and dirty.compare(clean) is None and len(clean.fills) > 10

@@ -91,8 +91,8 @@ def act(run: Any, what: int, number: int, x: float) -> int:
 
 @njit(error_model="numpy")
 def figures(run: Any) -> tuple[float, float, float]:
-    gross, net = exposures(run)
-    return equity(run), gross, net
+    total, gross, net = exposures(run)
+    return total if total == equity(run) else math.nan, gross, net
 
 
 # ---- the twin -----------------------------------------------------------------------------------------------------

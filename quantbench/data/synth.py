@@ -31,7 +31,7 @@ from .schema import TIME, conform, schema
 
 # %% auto #0
 __all__ = ['Numbers', 'Times', 'Instants', 'MINUTES', 'bounded', 'stream', 'Synthetic', 'Grid', 'grid', 'distinct', 'trends',
-           'pairs', 'regimes', 'jumps', 'delistings']
+           'pairs', 'regimes', 'tides', 'jumps', 'delistings']
 
 # %% ../../nbs/data/25_synth.ipynb #5cdbff45
 Numbers = NDArray[np.float64]
@@ -367,6 +367,27 @@ def regimes(
     paths = {name: _walk(name, when, seed, *at_bars) for name in names}
     truth = {"states": states, "volatility": tuple(volatility), "drift": tuple(drift), "stay": tuple(stay)}
     return Synthetic("regimes", seed, {"bars": _bars(paths, when, seed)}, truth)
+
+# %% ../../nbs/data/25_synth.ipynb #9e8dee20
+def tides(
+    assets: Sequence[str],
+    when: Grid,
+    *,
+    seed: int,
+    cycle: int = 28,  # calendar days
+    swing: float = 0.5,  # of the drift, a year, to either side
+    drift: float = 0.0,  # in the middle
+    volatility: float = 0.15,
+) -> Synthetic:
+    "A drift that swings with the calendar. Truth: `drift` bar by bar, and the parameters."
+    names = distinct(assets, "tides")
+    bounded("tides", cycle=(cycle, 2, 366), swing=(swing, 0, 10), drift=(drift, -10, 10))
+    bounded("tides", volatility=(volatility, 1e-6, 10))
+    day = when.ends // (1440 * _MINUTE)
+    rates = drift + swing * np.sin(2 * np.pi * (day % cycle) / cycle)
+    paths = {name: _walk(name, when, seed, rates, volatility) for name in names}
+    truth = {"drift": rates, "cycle": cycle, "swing": swing, "volatility": volatility}
+    return Synthetic("tides", seed, {"bars": _bars(paths, when, seed)}, truth)
 
 # %% ../../nbs/data/25_synth.ipynb #5ee0055d
 def jumps(

@@ -76,19 +76,20 @@ def weigh(run: Any) -> None:
 @inlined
 def mark(run: Any) -> None:
     "The end of a step: equity, sums for the statistics, a point of the curve, and what `weigh` does where something is new."
-    total = equity(run)
     if run.keep & KEEP_CURVE:
+        total, gross, net = exposures(run)
         point = point_record(run.curve, run.n_curve)
-        point.time, point.equity = run.now, total
-        point.gross, point.net = exposures(run)
+        point.time, point.equity, point.gross, point.net = run.now, total, gross, net
         point.fills, point.flows = run.settled, run.n_flows
         run.n_curve += 1
         if run.n_curve == run.max_curve:
             run.tight = 1
-    elif total != run.equity:
-        change = total / run.equity - 1.0
-        run.sum_return += change
-        run.sum_square += change * change
+    else:
+        total = equity(run)
+        if total != run.equity:
+            change = total / run.equity - 1.0
+            run.sum_return += change
+            run.sum_square += change * change
     run.n_steps += 1
     if total != run.equity:
         run.equity = total

@@ -23,8 +23,8 @@ __all__ = ['NEVER', 'ASSET', 'MARKET', 'LIMIT', 'STOP', 'STOP_LIMIT', 'TRAILING'
            'BUY', 'SELL', 'TARGET', 'TARGET_WEIGHT', 'SUBMIT', 'AMEND', 'CANCEL', 'CANCEL_ALL', 'REQUEST', 'FILL',
            'TRANSITION', 'CASHFLOW', 'FLOW_DIVIDEND', 'FLOW_BORROW', 'FLOW_FINANCING', 'FLOW_DELISTING', 'FLOW_SPLIT',
            'FLOW_SETTLEMENT', 'POINT', 'CHECKS', 'RUN', 'KEEP_TRANSITIONS', 'KEEP_FILLS', 'KEEP_CURVE', 'ENDED', 'GROW',
-           'FAULT', 'FEED', 'asset_record', 'order_record', 'request_record', 'fill_record', 'transition_record',
-           'flow_record', 'point_record', 'run_record', 'Memory']
+           'FAULT', 'FEED', 'LARGE', 'MOST', 'asset_record', 'order_record', 'request_record', 'fill_record',
+           'transition_record', 'flow_record', 'point_record', 'run_record', 'lent', 'Memory']
 
 # %% ../../nbs/engine/62_memory.ipynb #23a664bd
 NEVER = np.int64(2**63 - 1)  # a time that does not come
@@ -404,6 +404,34 @@ ENDED, GROW, FAULT, FEED = range(
     4
 )  # status: no more events, an array is full, a hook raised, more events are needed
 
+# %% ../../nbs/engine/62_memory.ipynb #23253a2a
+LARGE, MOST = 1 << 20, 1 << 28  # bytes from which a log is lent, and how many are kept for the next run
+_SPARE: dict[int, Any] = {}
+
+
+class _Lease:
+    "A block on loan: it is spare again when the last view of it is gone."
+
+    def __init__(self, block: Any) -> None:
+        self.block, self.__array_interface__ = block, block.__array_interface__
+
+    def __del__(self, spare: dict[int, Any] = _SPARE) -> None:
+        spare[id(self.block)] = self.block
+        while sum(block.nbytes for block in list(spare.values())) > MOST:
+            spare.pop(next(iter(spare)), None)
+
+
+def lent(count: int, kind: np.dtype) -> Any:
+    "Room for so many records, with whatever was in it."
+    size = count * kind.itemsize
+    if size < LARGE:
+        return np.zeros(count, kind)
+    fitting = [block for block in list(_SPARE.values()) if size <= block.nbytes <= 2 * size]
+    for block in sorted(fitting, key=len):
+        if _SPARE.pop(id(block), None) is not None:
+            return np.asarray(_Lease(block))[:size].view(kind)
+    return np.asarray(_Lease(np.empty(size, np.uint8))).view(kind)
+
 # %% ../../nbs/engine/62_memory.ipynb #9842865e
 asset_record, order_record = record_at(ASSET), record_at(ORDER)
 request_record, fill_record, transition_record = record_at(REQUEST), record_at(FILL), record_at(TRANSITION)
@@ -418,6 +446,7 @@ _ARRAYS = {
     "flows": CASHFLOW,
     "curve": POINT,
 }
+_LOGS = ("fills", "transitions", "curve")
 
 
 class Memory:
@@ -453,7 +482,7 @@ class Memory:
             "curve": 1024,
         }
         for name, size in (sizes | capacity).items():
-            setattr(self, name, np.zeros(size, _ARRAYS[name]))
+            setattr(self, name, lent(size, _ARRAYS[name]) if name in _LOGS else np.zeros(size, _ARRAYS[name]))
         run = self.run[0]
         run["n_assets"], run["n_currencies"] = n_assets, n_currencies
         run["wake"] = run["day_end"] = NEVER
@@ -507,7 +536,7 @@ class Memory:
             while size <= count:
                 size *= 2
             if size > len(array):
-                larger = np.zeros(size, array.dtype)
+                larger = lent(size, array.dtype) if name in _LOGS else np.zeros(size, array.dtype)
                 larger.view("u1")[: array.nbytes] = array.view(
                     "u1"
                 )  # as bytes: NumPy copies records field by field

@@ -710,7 +710,7 @@ class Tape(_Streamed):
     @classmethod
     def synthetic(
         cls,
-        market: str = "trends",  # or pairs, regimes, jumps, delistings: functions of data.synth
+        market: str = "trends",  # or pairs, regimes, tides, jumps, delistings: functions of data.synth
         assets: Sequence[Any] = ("SYN",),  # pairs of symbols for pairs
         *,
         seed: int = 0,
@@ -721,7 +721,7 @@ class Tape(_Streamed):
         **parameters: Any,
     ) -> Self:
         "Of a made market, on the sessions of a calendar from a day on."
-        makers = ("trends", "pairs", "regimes", "jumps", "delistings")
+        makers = ("trends", "pairs", "regimes", "tides", "jumps", "delistings")
         if market not in makers:
             raise QuantbenchError(
                 "QB-SYNTH-001", where="Tape.synthetic", value=market, allowed=nearest(market, makers)

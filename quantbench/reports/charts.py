@@ -11,18 +11,17 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from ..core.check import display_value
 from ..core.plot import DARK, LIGHT, Theme, thin
-from ..core.show import Table, readable, table
+from ..core.show import Table, table
 
 # %% auto #0
 __all__ = ['Floats', 'safe', 'ticks', 'time_ticks', 'written', 'Curve', 'Chart', 'folded', 'grid', 'style', 'over_time',

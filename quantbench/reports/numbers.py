@@ -62,8 +62,8 @@ def weights(n: int, samples: int, block: float, rng: np.random.Generator) -> Flo
 _BATCH, _LEVEL = 100, 0.95  # histories at a time: what a processor's cache holds
 
 
-def _ordered(count: Floats, returns: Floats, ordered: Floats, rate: float, root: float) -> dict[str, Floats]:
-    "What does not depend on the order, for each row of counts; `ordered` is returns from the least on."
+def _ordered(count: Floats, returns: Floats, rate: float, root: float) -> dict[str, Floats]:
+    "What does not depend on the order, for each row of counts."
     n, centre = len(returns), float(np.mean(returns))
     z = returns - centre
     parts = [
@@ -127,7 +127,7 @@ def bounds(track: Track, *, seed: int = 0, samples: int = 1000) -> dict[str, tup
         for first in range(0, samples, _BATCH):
             count = weights(n, min(_BATCH, samples - first), math.ceil(n ** (1 / 3)), rng)
             batches.append(
-                _ordered(count, returns, returns, rate, root) | _tails(count[:, lowest], returns[lowest], n)
+                _ordered(count, returns, rate, root) | _tails(count[:, lowest], returns[lowest], n)
             )
         found |= {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
         made = {name: _between(found[name]) for name in names}

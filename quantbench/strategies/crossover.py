@@ -9,9 +9,13 @@ tape of several assets, each is treated alone: choose a `weight` that they can s
 # %% ../../nbs/strategies/90_crossover.ipynb #b86bb9aa
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
+from ..core.types import AssetClass
 from ..engine.strategy import Strategy, param
+from ..engine.study import Study, required
+from ..engine.tape import Tape
 from ..engine.window import per_asset, window
 
 # %% auto #0
@@ -35,3 +39,16 @@ class MovingAverageCross(Strategy):
             rising, held = quick.mean() > steady.mean(), market.position(bar.asset) > 0
             if rising != held:
                 market.target_weight(bar.asset, self.weight if rising else 0.0)
+
+    @classmethod
+    def study(cls, lake: Any, as_of: datetime) -> Study:
+        "SPY as traded, with its dividends, beside holding it; both lengths may be fitted."
+        read = Tape.from_lake(
+            required(lake, cls),
+            as_of=as_of,
+            assets="SPY",
+            actions=True,
+            specs=AssetClass.ETF,
+            calendar="XNYS",
+        )
+        return Study(cls(), read.load(), {}, {"fast": (20, 50, 100), "slow": (150, 200, 250)}, "SPY")

@@ -5,12 +5,19 @@
 # %% ../../nbs/strategies/91_momentum.ipynb #7d638118
 from __future__ import annotations
 
+import hashlib
+from datetime import datetime
 from typing import Any, ClassVar
 
 import numpy as np
 
+from ..core.types import AssetClass
+from ..data.asof import vintages
 from ..data.reference import members
+from ..engine.rows import found_assets
 from ..engine.strategy import Strategy, monthly, param
+from ..engine.study import Study, required
+from ..engine.tape import Tape
 
 # %% auto #0
 __all__ = ['CrossSectionalMomentum']
@@ -46,3 +53,29 @@ class CrossSectionalMomentum(Strategy):
         weights = np.zeros(len(grown))
         weights[best] = self.weight / max(count, 1)
         market.target_weights(weights)
+
+    @classmethod
+    def study(cls, lake: Any, as_of: datetime) -> Study:
+        "Among the members of the universe as known on each day, with all of the lake's bars adjusted for splits."
+        listed = vintages(required(lake, cls), "membership", as_of=as_of).rows
+        split = {"interval": "1d", "price_type": "trade", "adjustment": "split"}
+        names = {*found_assets(lake, "bars", as_of, None, split)} - {
+            "GOOG"
+        }  # its first rows are of the other class
+        read = Tape.from_lake(
+            lake, as_of=as_of, assets=names, adjustment="split", specs=AssetClass.EQUITY, calendar="XNYS", incomplete="drop"
+        )  # fmt: skip
+        then = type(
+            cls.__name__, (cls,), {"membership": listed, "__doc__": cls.__doc__, "__module__": cls.__module__}
+        )
+        search = {"closes": (127, 190, 253), "part": (0.1, 0.2)}
+        return Study(
+            then(), read.load(), {"cash": 10_000_000.0}, search, beside={"membership": _hash(listed)}
+        )
+
+
+def _hash(rows: Any) -> str:
+    digest = hashlib.sha256()
+    for name in rows.column_names:
+        digest.update(repr((name, rows[name].to_pylist())).encode())
+    return digest.hexdigest()[:16]

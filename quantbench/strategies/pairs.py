@@ -6,9 +6,13 @@
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime
 from typing import Any
 
+from ..core.types import AssetClass
 from ..engine.strategy import Strategy, param
+from ..engine.study import Study, required
+from ..engine.tape import Tape
 from ..engine.window import per_asset, state, window
 
 # %% auto #0
@@ -56,3 +60,13 @@ class PairsReversion(Strategy):
         if self.differs(market.position(0), self.side) or self.differs(market.position(1), -self.side):
             market.target_weight(0, self.side * self.weight)
             market.target_weight(1, -self.side * self.weight)
+
+    @classmethod
+    def study(cls, lake: Any, as_of: datetime) -> Study:
+        "GOOG against GOOGL from the day on which both trade under these names; memory and entry may be fitted."
+        read = Tape.from_lake(
+            required(lake, cls), as_of=as_of, assets=("GOOG", "GOOGL"), start=datetime(2014, 4, 3, tzinfo=UTC),
+            adjustment="split", specs=AssetClass.EQUITY, calendar="XNYS", incomplete="drop",
+        )  # fmt: skip
+        search = {"days": (30, 60, 120), "entry": (1.5, 2.0, 2.5)}
+        return Study(cls(), read.load(), {"cash": 1_000_000.0}, search)

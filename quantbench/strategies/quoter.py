@@ -12,10 +12,17 @@ back and placed anew. A side that would take the position beyond `most` is not q
 from __future__ import annotations
 
 import math
+from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
+from ..engine.backtest import Latency
+from ..engine.sessions import spec
 from ..engine.strategy import Strategy, every, param
+from ..engine.study import Study, required
+from ..engine.tape import Tape
 from ..engine.window import state
+from ..portfolio.costs import Costs
 
 # %% auto #0
 __all__ = ['InventoryQuoter']
@@ -72,3 +79,23 @@ class InventoryQuoter(Strategy):
         if not wanted:
             return 0
         return market.submit(self.asset, quantity, "limit", limit=price, tif="gtc", post_only=True)
+
+    @classmethod
+    def study(cls, lake: Any, as_of: datetime) -> Study:
+        "BTCUSDT, book and trades, for a maker who pays no fee and is five milliseconds away; width and lean may be fitted."
+        bitcoin = spec("BTCUSDT", "crypto", lot_size=Decimal("0.00001"))
+        tape = Tape.merge(
+            *(
+                Tape.from_lake(
+                    required(lake, cls), table, as_of=as_of, assets="BTCUSDT", specs=bitcoin
+                ).load()
+                for table in ("book", "trades")
+            )
+        )
+        account = {
+            "cash": 100_000.0,
+            "costs": Costs(name="no maker fee", taker_bps=4.0),
+            "latency": Latency(order_seconds=0.005, cancel_seconds=0.005, fill_seconds=0.005),
+            "point_every": timedelta(seconds=1),
+        }
+        return Study(cls(), tape, account, {"half": (0.25, 0.5, 1.0), "lean": (0.5, 1.0, 2.0)})
