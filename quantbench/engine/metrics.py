@@ -27,7 +27,8 @@ from ..core.show import Table, table
 __all__ = ['Floats', 'Ints', 'DAY', 'METRICS', 'instants', 'years', 'Frequency', 'frequency', 'Track', 'simple_returns', 'Growth',
            'growth', 'underwater', 'Drawdown', 'drawdowns', 'Reward', 'reward', 'period_rate', 'Tails', 'tails',
            'Shape', 'shape', 'Odds', 'odds', 'time_in_market', 'turnover', 'calendar_returns', 'monthly',
-           'rolling_sharpe', 'Metric', 'measure', 'figures', 'intervals', 'plausibility', 'Comparison', 'against']
+           'rolling_sharpe', 'Metric', 'measure', 'figures', 'histories', 'intervals', 'plausibility', 'Comparison',
+           'against']
 
 # %% ../../nbs/engine/73_metrics.ipynb #b1aa71e3
 Floats = np.ndarray[Any, np.dtype[np.float64]]
@@ -458,22 +459,32 @@ def _resampled(n: int, rows: int, block: float, rng: np.random.Generator) -> Int
     return np.where(index >= n, index - n, index)
 
 
-def intervals(
-    track: Track, *, seed: int = 0, samples: int = 1000, block: float | None = None, level: float = 0.95
-) -> dict[str, tuple[float, float]]:
-    "Between which bounds Sharpe, CAGR and max drawdown lie, from a stationary bootstrap of the returns."
+def histories(
+    track: Track, *, seed: int = 0, samples: int = 1000, block: float | None = None
+) -> tuple[Floats, Floats, Floats]:
+    "Sharpe, CAGR and max drawdown of histories that a stationary bootstrap of the returns makes; NaN if the account was lost."
     n = len(track.returns)
     length = float(np.ceil(n ** (1 / 3))) if block is None else block
     within(length, 1, n, code="QB-METRIC-004", where="block")
-    within(level, 0.5, 0.999, code="QB-METRIC-004", where="level")
     if n < 2 or not np.isfinite(track.returns).all() or track.returns.min() <= -1:
-        return dict.fromkeys(("Sharpe", "CAGR", "max drawdown"), (np.nan, np.nan))
+        unknown = np.full(samples, np.nan)
+        return unknown, unknown, unknown
     rng, logs, found = np.random.default_rng(seed), np.log1p(track.returns), []
     rows = max(1, 2**19 // n)  # at a time: a few MB
     for first in range(0, samples, rows):
         index = _resampled(n, min(rows, samples - first), length, rng)
         found.append(_headline(track, track.returns[index], np.cumsum(logs[index], axis=1)))
-    bounds = np.quantile(np.concatenate(found, axis=1), [(1 - level) / 2, (1 + level) / 2], axis=1)
+    sharpe, cagr, drawdown = np.concatenate(found, axis=1)
+    return sharpe, cagr, drawdown
+
+
+def intervals(
+    track: Track, *, seed: int = 0, samples: int = 1000, block: float | None = None, level: float = 0.95
+) -> dict[str, tuple[float, float]]:
+    "Between which bounds Sharpe, CAGR and max drawdown lie in such histories."
+    within(level, 0.5, 0.999, code="QB-METRIC-004", where="level")
+    made = histories(track, seed=seed, samples=samples, block=block)
+    bounds = np.quantile(np.array(made), [(1 - level) / 2, (1 + level) / 2], axis=1)
     return {
         name: (float(low), float(high))
         for name, low, high in zip(("Sharpe", "CAGR", "max drawdown"), *bounds, strict=True)
