@@ -19,7 +19,7 @@ import numpy as np
 from ..core.check import QuantbenchError, nearest
 from ..engine.memory import FLOW_SPLIT
 from ..engine.metrics import Floats, Ints, Track, period_rate, reward
-from ..engine.result import Result, booked, capital
+from ..engine.result import Result, booked
 
 # %% auto #0
 __all__ = ['holding', 'Regime', 'regimes', 'Factor', 'Attribution', 'factors', 'Lag', 'weights_and_returns', 'lags']
@@ -199,7 +199,7 @@ def weights_and_returns(result: Result) -> tuple[Floats, Floats]:
         held = np.r_[0.0, np.cumsum(lots)][np.searchsorted(filled[fills], edges, side="right")]
         unit = logs.assets["lot"][a] * logs.assets["multiplier"][a] * logs.rates[logs.assets["currency"][a]]
         worth[:, a] = held * known[:, a] * unit
-    equity = np.maximum(_at(track, edges), 1e-9 * capital(logs))
+    equity = np.maximum(_at(track, edges), 1e-9 * logs.capital)
     return worth[:-1] / equity[:-1, None], known[1:] / known[:-1] - 1.0
 
 
