@@ -191,11 +191,11 @@ _PROVES = "What was decided at each moment that was tried did not depend on anyt
 _OPEN = "Whether the rule was written by somebody who had seen these years; whether the data were stamped with the time at which they were really known."
 _NAMES = {
     "repeated": "runs that differ when repeated",
-    "remade": "moments at which a study made then decides otherwise",
-    "cut": "moments at which cutting the future off changes what was decided",
-    "poisoned": "moments at which another future changes what was decided",
+    "remade": "moments whose own study decides otherwise",
+    "cut": "moments at which a cut changes decisions",
+    "poisoned": "moments at which another future does",
     "pieces": "runs that differ when fed in pieces",
-    "fills": "fills before their order or at a price it was decided on",
+    "fills": "fills too early or at the price decided on",
 }
 
 

@@ -28,7 +28,7 @@
     return minus(plain(value, 10));
   };
   const when = (time) => {
-    const text = new Date(time).toISOString();
+    const text = new Date(data.dated ? time : time - 1).toISOString(); // midnight ends the day before
     return data.daily ? text.slice(0, 10) : `${text.slice(0, 10)} ${text.slice(11, 16)}`;
   };
 
@@ -48,6 +48,8 @@
   for (const [name, [kind, text]] of Object.entries(data.arrays))
     arrays[name] = new { f8: Float64Array, f4: Float32Array, i4: Int32Array }[kind](bytes(text));
   const { times, equity } = arrays;
+  let high = -Infinity;
+  arrays.drawdown = equity.map((value) => value / (high = Math.max(high, value)) - 1);
 
   const years = () => {
     const first = new Date(times[0]), last = times[times.length - 1];
@@ -187,7 +189,7 @@
       inner: figure.querySelector(".inner"), grid: figure.querySelector(".grid"), below: figure.querySelector(".xs > g:last-of-type"),
       keys: figure.dataset.keys.split(" "), areas: (figure.dataset.areas || "").split(" "), form: figure.dataset.form,
       height: Number(figure.dataset.height), level: figure.dataset.level === undefined ? null : Number(figure.dataset.level),
-      names: figure.dataset.names.split("|"), log: figure.dataset.log === "1",
+      log: figure.dataset.log === "1",
     };
     chart.cross = make("g", { class: "cross" });
     chart.chosen = make("rect", { class: "chosen", y: 1, height: chart.height, width: 0 });
@@ -277,7 +279,7 @@
         const value = arrays[key][view.at];
         if (Number.isFinite(value)) chart.cross.append(make("circle", { class: `s${n + 1}`, cx: x, cy: (1 + chart.scale.down(value) * chart.height).toFixed(1), r: 3.5 }));
       });
-      const values = chart.keys.map((key, n) => `${chart.keys.length > 1 ? `${chart.names[n]} ` : ""}${written(arrays[key][view.at], chart.form)}`);
+      const values = chart.keys.map((key) => `${chart.keys.length > 1 ? `${data.curves[key]} ` : ""}${written(arrays[key][view.at], chart.form)}`);
       chart.readout.textContent = `${when(times[view.at])}  ${values.join("  ")}`;
     }
   };
