@@ -54,11 +54,12 @@ def time_ticks(first: float, last: float, most: int = 7) -> list[tuple[float, st
     "Where round times lie, and how they are written."
     for unit, step in reversed(_STEPS):
         low, high = (np.datetime64(int(t), "ms").astype(f"M8[{unit}]").astype(int) for t in (first, last))
+        if (high - low) / step > most and (unit, step) != ("Y", 50):
+            continue
         at = np.arange(math.ceil(low / step) * step, high + 1, step).astype(f"M8[{unit}]")
         places = [(float(t.astype("M8[ms]").astype(np.int64)), str(t)) for t in at]
-        inside = [(place, text) for place, text in places if first <= place <= last]
-        if len(inside) <= most or (unit, step) == ("Y", 50):
-            return [(place, text[-5:] if unit in "hm" else text) for place, text in inside[:most]]
+        inside = [(place, text) for place, text in places if first <= place <= last][: most + 1]
+        return [(place, text[-5:] if unit in "hm" else text) for place, text in inside]
     return []
 
 # %% ../../nbs/reports/150_charts.ipynb #06ed3e34
@@ -217,9 +218,10 @@ def _frame(
 
 # %% ../../nbs/reports/150_charts.ipynb #934e46fa
 def over_time(
-    key: str, title: str, times: Any, curves: Sequence[Curve], *, form: str = "number", height: int = 150, zero: bool = False, level: float | None = None
+    key: str, title: str, times: Any, curves: Sequence[Curve], *, form: str = "number", height: int = 150, zero: bool = False, level: float | None = None,
+    log: bool = False,
 ) -> Chart:  # fmt: skip
-    "Lines and areas over common times; `zero` keeps zero in the picture, `level` draws a line to compare with."
+    "Lines and areas over common times; `zero` keeps zero in the picture, `level` draws a line to compare with, `log` offers the page's script a logarithmic scale."
     known = [c.values[np.isfinite(c.values)] for c in curves]
     found = np.concatenate(
         [*known, [0.0] if zero or any(c.area for c in curves) else [], [level] if level is not None else []]
@@ -255,7 +257,11 @@ def over_time(
         "areas": " ".join(c.key for c in curves if c.area),
         "height": str(height),
     }
-    data |= ({"zero": "1"} if zero else {}) | ({"level": repr(level)} if level is not None else {})
+    data |= (
+        ({"zero": "1"} if zero else {})
+        | ({"level": repr(level)} if level is not None else {})
+        | ({"log": "1"} if log else {})
+    )
     names = tuple(c.name for c in curves)
     picture = _frame(key, about, title, "".join(reversed(drawn)), height, marks, below)
     return Chart(
