@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 
 from ..core.check import display_value
-from ..core.plot import DARK, LIGHT, Theme, thin
+from ..core.plot import DARK, LIGHT, Theme
 from ..core.show import Table, table
 
 # %% auto #0
-__all__ = ['Floats', 'safe', 'ticks', 'time_ticks', 'written', 'Curve', 'Chart', 'folded', 'grid', 'style', 'over_time',
-           'columns', 'distribution', 'months', 'margin', 'share']
+__all__ = ['Floats', 'safe', 'ticks', 'time_ticks', 'written', 'Curve', 'Chart', 'folded', 'grid', 'style', 'thinned',
+           'over_time', 'columns', 'distribution', 'months', 'margin', 'share']
 
 # %% ../../nbs/reports/150_charts.ipynb #6b02c689
 Floats = np.ndarray[Any, np.dtype[np.float64]]
@@ -183,6 +183,22 @@ def style() -> str:
     return themes + files("quantbench.reports").joinpath("charts.css").read_text(encoding="utf-8")
 
 # %% ../../nbs/reports/150_charts.ipynb #2d2a1428
+def thinned(y: Floats, groups: int = 500) -> Any:
+    "Places of the lowest and the highest point of each of equal groups, of both ends, and of where values are missing."
+    n = len(y)
+    if n <= 2 * groups:
+        return np.arange(n)
+    size = -(-n // groups)
+    padded = np.pad(y, (0, -n % size), mode="edge").reshape(-1, size)
+    starts, known = np.arange(len(padded)) * size, np.isfinite(padded)
+    least, most = (
+        np.where(known, padded, np.inf).argmin(axis=1),
+        np.where(known, padded, -np.inf).argmax(axis=1),
+    )
+    gaps = np.flatnonzero(~known.all(axis=1))[:, None] * size + np.arange(size)
+    return np.unique(np.minimum(np.r_[0, starts + least, starts + most, gaps.ravel(), n - 1], n - 1))
+
+
 def _points(x: Floats, y: Floats) -> list[str]:
     "Runs of points without gaps, as the numbers of a path."
     known = np.isfinite(y)
@@ -230,7 +246,8 @@ def over_time(
     low, high = (low - 0.5, high + 0.5) if high <= low else (low, high)
     room = 0.03 * (high - low)
     low, high = (low if low == 0 else low - room), (high if high == 0 else high + room)
-    first, last = float(times[0]), float(times[-1])
+    when = np.asarray(times, np.float64)
+    first, last = float(when[0]), float(when[-1])
 
     def down(value: Any) -> Any:
         return (high - value) / (high - low)
@@ -239,9 +256,9 @@ def over_time(
     if level is not None:
         drawn.append(f'<path class="level" d="M0,{down(level) * height:.1f}H1000"/>')
     for k, curve in enumerate(curves, 1):
-        x, y = thin(times, curve.values, 500)
-        across, depth = (x - first) / (last - first) * 1000, down(y) * height
-        runs = _points(np.asarray(across), depth)
+        places = thinned(curve.values)
+        across, depth = (when[places] - first) / (last - first) * 1000, down(curve.values[places]) * height
+        runs = _points(across, depth)
         if curve.area:
             base = f"{down(0.0) * height:.1f}"
             drawn += [
