@@ -68,15 +68,16 @@ def written(value: float, form: str = "number", plus: bool = False) -> str:
     if not math.isfinite(value):
         return "–"
     if form == "percent":
-        text = f"{100 * value:,.{0 if abs(value) >= 1 else 1 if abs(value) >= 0.1 else 2}f} %"
+        text = f"{100 * value:,.{0 if abs(value) >= 10 else 2}f} %"
     elif form == "count":
         text = f"{value:,.0f}"
     elif form == "money":
         text = f"{value:,.{0 if abs(value) >= 1000 else 2}f}"
     else:
-        text = f"{value:,.{2 if abs(value) >= 0.1 else 3}f}"
+        text = f"{value:,.2f}"
     sign = "+" if plus and value > 0 else ""
-    return sign + text.replace("-", "−")
+    unsigned = text.lstrip("-")
+    return sign + (unsigned if not unsigned.strip("0., %") else text.replace("-", "−"))
 
 
 def _tick(value: float, form: str) -> str:
@@ -265,7 +266,7 @@ def over_time(
                 f'<path class="area s{k}" d="M{run.split(",", 1)[0]},{base}L{run}V{base}Z"/>' for run in runs
             ]
         drawn += [f'<path class="line s{k}" d="M{run}"/>' for run in runs]
-    marks = [(float(down(t)), _tick(t, form)) for t in ticks(low, high, max(2, height // 45))]
+    marks = [(float(down(t)), _tick(t, form)) for t in ticks(low, high, max(3, height // 45))]
     below = [((t - first) / (last - first), text) for t, text in time_ticks(first, last)]
     about = "; ".join(_told(c, times, form) for c in curves)
     data = {
@@ -345,7 +346,7 @@ def columns(
         inner += f'<path class="line s2" d="M{_points(across, (high - np.asarray(line)) / (high - low) * height)[0]}"/>'
     extra = "".join(
         f'<line class="mark" x1="{100 * place / count:.2f}%" x2="{100 * place / count:.2f}%" y1="1" y2="{height}"/>'
-        f'<text class="mark {"first" if place / count < 0.5 else "last"}" x="{100 * place / count:.2f}%" dx="{4 if place / count < 0.5 else -4}" y="{12 + 14 * n}">{safe(name)}</text>'
+        f'<text class="mark {"last" if place / count < 0.5 else "first"}" x="{100 * place / count:.2f}%" dx="{-4 if place / count < 0.5 else 4}" y="{12 + 14 * n}">{safe(name)}</text>'
         for n, (name, place) in enumerate((marks or {}).items())
     )
     step = every or max(1, math.ceil(count / 7))
@@ -416,7 +417,9 @@ def months(key: str, title: str, years: Sequence[int], grid: Any, totals: Any) -
             return "<td></td>"
         shade = round(max(-1.0, min(1.0, value / (scale or 1.0))) * 4) if tag == "h" else 0
         name = f"{'g' if shade > 0 else 'l'}{abs(shade)}" if shade else "g0"
-        return f'<td class="n {name if tag == "h" else "total"}">{100 * value:.1f}</td>'.replace(">-", ">−")
+        text = f"{100 * value:.1f}"
+        text = text.replace("-", "−") if float(text) else "0.0"
+        return f'<td class="n {name if tag == "h" else "total"}">{text}</td>'
 
     head = "".join(f'<th scope="col" class="n">{m}</th>' for m in (*_MONTHS, "Year"))
     lines = "".join(

@@ -172,7 +172,7 @@ class Number:
     @property
     def interval(self) -> str:
         known = math.isfinite(self.low) and math.isfinite(self.high)
-        return f"{self.text(self.low)} to {self.text(self.high)}" if known else "none"
+        return f"{self.text(self.low).removesuffix(' %')} to {self.text(self.high)}" if known else "none"
 
 
 def numbers(track: Track, *, seed: int = 0, samples: int = 1000) -> list[Number]:

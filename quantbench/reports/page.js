@@ -16,9 +16,9 @@
   const written = (value, form) => {
     if (!Number.isFinite(value)) return "–";
     const size = Math.abs(value);
-    if (form === "percent") return minus(`${grouped(100 * value, size >= 1 ? 0 : size >= 0.1 ? 1 : 2)} %`);
+    if (form === "percent") return minus(`${grouped(100 * value, size >= 10 ? 0 : 2)} %`);
     if (form === "money") return minus(grouped(value, size >= 1000 ? 0 : 2));
-    return minus(grouped(value, size >= 0.1 ? 2 : 3));
+    return minus(grouped(value, 2));
   };
   const short = (value, form) => {
     const plain = (number, digits) => String(Number(number.toPrecision(digits)));
@@ -257,7 +257,7 @@
     });
     if (chart.level !== null) paths.push(make("path", { class: "level", d: `M0,${(down(chart.level) * height).toFixed(1)}H1000` }));
     chart.inner.replaceChildren(...paths.reverse());
-    const marks = log ? logTicks(low, high) : ticks(low, high, Math.max(2, Math.floor(height / 45)));
+    const marks = log ? logTicks(low, high) : ticks(low, high, Math.max(3, Math.floor(height / 45)));
     const y = (value) => (1 + down(value) * height).toFixed(1);
     chart.grid.replaceChildren(...marks.map((v) => make("line", { x1: 0, x2: "100%", y1: y(v), y2: y(v) })));
     chart.left.replaceChildren(...marks.map((v) => make("text", { x: 44, y: Number(y(v)) + 4 }, short(v, form))));

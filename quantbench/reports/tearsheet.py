@@ -245,8 +245,13 @@ def _sentence(s: Sheet) -> tuple[str, str, str]:
             "Incomplete",
             f"{count}; not run: {', '.join(map(str, missing)) or 'all'}. A missing gate is no pass.",
         )
-    tight = min((v.worst for v in s.verdicts if v.worst), key=lambda c: c.margin / (abs(c.limit) or 1.0))
-    return "good", f"✓ Passed all {len(s.verdicts)} gates", f"Closest to its limit: {_said(tight)}."
+    near = [c for v in s.verdicts for c in v.checks if c.margin > 0 and c.limit]
+    tight = min(near, key=lambda c: c.margin / abs(c.limit), default=None)
+    return (
+        "good",
+        f"✓ Passed all {len(s.verdicts)} gates",
+        f"Closest to its limit: {_said(tight)}." if tight else count,
+    )
 
 # %% ../../nbs/reports/154_tearsheet.ipynb #c9dfbf0a
 def _trial(s: Sheet) -> list[tuple[str, str]]:
@@ -294,9 +299,8 @@ _HEAD = ("CAGR", "Sharpe", "max drawdown", "volatility", "Sortino", "total retur
 
 def _rests(number: Number) -> str:
     counted = f"{number.observations:,.0f}" if math.isfinite(number.observations) else "no"
-    return f"{counted} {number.of if number.observations != 1 else number.of.removesuffix('s')}" + (
-        " independent" if number.of == "returns" else ""
-    )
+    kind = "independent " if number.of.startswith("returns") else ""
+    return f"{counted} {kind}{number.of if number.observations != 1 else number.of.removesuffix('s')}"
 
 
 def _tiles(s: Sheet) -> str:
@@ -339,7 +343,7 @@ def _gates(s: Sheet) -> str:
                 f'<td class="{"pass" if c.passed else "fail"}">{"✓ passed" if c.passed else "✗ failed"}</td></tr>'
             )
     head = '<tr><th scope="col">gate</th><th scope="col">check</th><th scope="col" class="n">value</th><th scope="col">limit</th><th scope="col" class="n">margin</th><th scope="col"><span class="hidden">picture</span></th><th scope="col">verdict</th></tr>'
-    whole = f'<div class="wide" role="region" aria-label="Gates" tabindex="0"><table><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table></div>'
+    whole = f'<div class="wide broad" role="region" aria-label="Gates" tabindex="0"><table><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table></div>'
     return f'<section id="gates"><h2>Gates</h2>{whole}<h3>What each proves, and what it leaves open</h3>{"".join(map(_gate, s.verdicts))}</section>'
 
 
@@ -444,7 +448,7 @@ def _falls(s: Sheet) -> str:
     track = s.track
     rows = [
         {
-            "depth": written(fall.depth, "percent"), "from": _date(fall.peak), "lowest": _date(fall.trough), "recovered": _date(fall.recovery) if fall.recovery else "not yet",
+            "from": _date(fall.peak), "lowest": _date(fall.trough), "recovered": _date(fall.recovery) if fall.recovery else "not yet", "depth": written(fall.depth, "percent"),
             "days down": f"{(fall.trough - fall.peak) // DAY:,}", "days in all": f"{fall.length // DAY:,}",
         }
         for fall in drawdowns(track.equity, track.times, 10)
@@ -485,7 +489,7 @@ def _numbers(s: Sheet) -> str:
         "Intervals: 95 % of 1,000 histories that a stationary bootstrap makes of these returns. Returns that follow each other count as fewer independent ones. "
         "The last column is computed by this page from the returns in it; ✓: the same to nine digits."
     )
-    return f'<section id="numbers"><h2>Numbers</h2><div class="wide" role="region" aria-label="Numbers" tabindex="0"><table><thead><tr>{top}</tr></thead><tbody>{rows}</tbody></table></div><p class="muted">{note}</p></section>'
+    return f'<section id="numbers"><h2>Numbers</h2><div class="wide broad" role="region" aria-label="Numbers" tabindex="0"><table><thead><tr>{top}</tr></thead><tbody>{rows}</tbody></table></div><p class="muted">{note}</p></section>'
 
 
 def _returns(s: Sheet) -> str:
@@ -504,12 +508,7 @@ def _returns(s: Sheet) -> str:
         if len(years) <= 120
         else ""
     )
-    known = track.returns[np.isfinite(track.returns)]
-    marks = {
-        "VaR 95 %": s.number["VaR 95 %"].value,
-        "CVaR 95 %": s.number["CVaR 95 %"].value,
-        "mean": float(np.mean(known)) if len(known) else math.nan,
-    }
+    marks = {"VaR 95 %": s.number["VaR 95 %"].value, "CVaR 95 %": s.number["CVaR 95 %"].value}
     shape = distribution(
         "shape", f"Returns of a period ({track.frequency.period})", track.returns, marks
     ).html()
@@ -522,11 +521,12 @@ def _costs(s: Sheet) -> str:
     kinds, paid = s.result.costs["kind"].tolist(), s.result.costs["amount"].tolist()
     bps, parts = s.result.costs["bps_of_traded"].tolist(), s.result.costs["part_of_gross_profit"].tolist()
     most = max(map(abs, paid), default=0.0)
+    money = _money([*paid, sum(paid)])
     rows = "".join(
-        f'<tr><th scope="row">{safe(kind)}</th><td class="n">{written(a, "money")}</td><td class="n">{written(b)}</td><td class="n">{written(p, "percent")}</td><td class="bar">{share(a, most)}</td></tr>'
-        for kind, a, b, p in zip(kinds, paid, bps, parts, strict=True)
+        f'<tr><th scope="row">{safe(kind)}</th><td class="n">{text}</td><td class="n">{written(b)}</td><td class="n">{written(p, "percent")}</td><td class="bar">{share(a, most)}</td></tr>'
+        for kind, text, a, b, p in zip(kinds, money, paid, bps, parts, strict=False)
     )
-    total = f'<tr class="of"><th scope="row">all</th><td class="n">{written(sum(paid), "money")}</td><td class="n">{written(sum(b for b in bps if math.isfinite(b)))}</td><td class="n">{written(sum(parts), "percent")}</td><td></td></tr>'
+    total = f'<tr class="of"><th scope="row">all</th><td class="n">{money[-1]}</td><td class="n">{written(sum(b for b in bps if math.isfinite(b)))}</td><td class="n">{written(sum(parts), "percent")}</td><td></td></tr>'
     head = "".join(
         f'<th scope="col"{" class=n" if k else ""}>{name}</th>'
         for k, name in enumerate(("kind", "paid", "bps of what was traded", "part of gross profit"))
@@ -534,6 +534,12 @@ def _costs(s: Sheet) -> str:
     by_kind = f'<div class="wide" role="region" aria-label="Costs by kind" tabindex="0"><table><thead><tr>{head}<th scope="col"><span class="hidden">picture</span></th></tr></thead><tbody>{rows}{total}</tbody></table></div>'
     stress = next((v for v in s.verdicts if v.gate == "cost_stress" and v.figures.get("multiples")), None)
     return f'<section id="costs"><h2>Costs</h2>{by_kind}<h3>At a multiple of what was modelled</h3>{_stressed(stress) if stress else _dearer(s.result)}</section>'
+
+
+def _money(values: Sequence[float]) -> list[str]:
+    "Amounts of one column, all with cents or none."
+    form = "count" if max(map(abs, values), default=0.0) >= 1000 else "money"
+    return [written(value, form) for value in values]
 
 
 def _stressed(verdict: Verdict) -> str:
@@ -546,7 +552,7 @@ def _stressed(verdict: Verdict) -> str:
     rows = [
         {
             "multiple": f"{row['multiple']:g}×", "CAGR": written(number["cagr"](row), "percent"), "Sharpe": written(number["sharpe"](row)),
-            "max drawdown": written(-number["max_drawdown"](row), "percent"), **{kind: written(float(paid or 0.0), "money") for kind, paid in (row.get("costs") or {}).items()},
+            "max drawdown": written(-number["max_drawdown"](row), "percent"), **dict(zip(row.get("costs") or {}, _money([float(paid or 0.0) for paid in (row.get("costs") or {}).values()]), strict=True)),
         }
         for row in figures["multiples"]
     ]  # fmt: skip
@@ -615,7 +621,7 @@ def _positions(s: Sheet, curves: Mapping[str, tuple[str, Floats]]) -> str:
     rows = [
         {
             "symbol": str(assets["symbol"][k]), "fills": f"{int(assets['fills'][k]):,}", "traded": written(float(assets["traded"][k]), "money"),
-            "held at the end": readable(float(assets["quantity"][k])), "profit": written(float(assets["profit"][k]), "money"),
+            "held at the end": written(float(assets["quantity"][k]), "count"), "profit": written(float(assets["profit"][k]), "money"),
         }
         for k in order.tolist()
     ]  # fmt: skip
@@ -637,7 +643,7 @@ def _late(result: Result) -> str:
         for lag in found
     )
     head = '<tr><th scope="col">periods later</th><th scope="col" class="n">a year</th><th scope="col" class="n">Sharpe</th><th scope="col"><span class="hidden">picture</span></th></tr>'
-    return f'<h3>Had the positions come later</h3><table><thead>{head}</thead><tbody>{rows}</tbody></table><p class="muted">Before costs and dividends. −1 is hindsight: nobody could have had it.</p>'
+    return f'<h3>Had the positions come later</h3><div class="wide" role="region" aria-label="Positions moved in time" tabindex="0"><table><thead>{head}</thead><tbody>{rows}</tbody></table></div><p class="muted">Before costs and dividends. −1 is hindsight: nobody could have had it.</p>'
 
 # %% ../../nbs/reports/154_tearsheet.ipynb #47989266
 def _trades(s: Sheet) -> str:
@@ -656,11 +662,14 @@ def _trades(s: Sheet) -> str:
         ("Mean gain over mean loss", written(found.payoff)), ("Profit factor", written(found.profit_factor)), ("Held, median", f"{length:,.1f} days" if n else "–"), ("Orders refused", f"{len(ended):,}"),
     ]  # fmt: skip
     order = np.argsort(-np.abs(profit), kind="stable")[:12]
+    gained, paid = (
+        dict(zip(order.tolist(), _money(values[order].tolist()), strict=True))
+        for values in (profit, trades["costs"].astype(float))
+    )
     rows = [
         {
             "symbol": str(trades["symbol"][k]), "side": {"buy": "long", "sell": "short"}.get(str(trades["side"][k]), ""), "opened": str(opened[k].astype("M8[D]")),
-            "closed": str(closed[k].astype("M8[D]")) if done[k] else "open", "profit": written(float(profit[k]), "money"), "gain": written(float(trades["gain"][k]), "percent"),
-            "costs": written(float(trades["costs"][k]), "money"),
+            "closed": str(closed[k].astype("M8[D]")) if done[k] else "open", "profit": gained[k], "gain": written(float(trades["gain"][k]), "percent"), "costs": paid[k],
         }
         for k in order.tolist()
     ]  # fmt: skip
@@ -710,7 +719,7 @@ def _market(s: Sheet) -> str:
         rows += [
             {
                 "": f.name,
-                "beta": written(f.beta),
+                "beta": f"{f.beta:.3f}".replace("-", "−"),
                 "t": written(f.t),
                 "a year": written(f.contribution, "percent"),
             }
@@ -733,7 +742,7 @@ def _beside(s: Sheet) -> str:
         )
     rows = [
         ("excess return", written(c.excess_return, "percent"), "total return less the benchmark's, over common periods"), ("alpha", written(c.alpha, "percent"), "mean above rf − beta × the benchmark's, a year"),
-        ("beta", written(c.beta), "covariance / variance of the benchmark"), ("correlation", written(c.correlation), "of returns"),
+        ("beta", f"{c.beta:.3f}".replace("-", "−"), "covariance / variance of the benchmark"), ("correlation", f"{c.correlation:.3f}".replace("-", "−"), "of returns"),
         ("information ratio", written(c.information_ratio), "mean difference / its deviation, times √(periods a year)"), ("tracking error", written(c.tracking_error, "percent"), "deviation of the difference, a year"),
     ]  # fmt: skip
     made = _sided([{"": name, "value": value, "formula": formula} for name, value, formula in rows], "value")
