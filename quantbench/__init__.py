@@ -55,6 +55,7 @@ Modules:
 - `quantbench.engine.translate`: From a hook in plain Python to machine code that gives the same bits, or the line that prevents it.
 - `quantbench.engine.window`: The state of a strategy: numbers, rolling windows, averages, arrays, and one of each for every asset.
 - `quantbench.gates.fit`: Choose the parameters of a study on a window of its tape, the same way every time, and say whether the choice stands on a hill or on a needle.
+- `quantbench.gates.holdout`: The last fifth of history, sealed before the work began, opened once for a strategy and all its relatives.
 - `quantbench.gates.splits`: Which rows teach, which rows judge, and which must be dropped between them: one table of boundaries for every scheme.
 - `quantbench.gates.verdict`: What a gate found: each limit beside the number it judges, what that proves, and what it does not.
 - `quantbench.gates.walkforward`: Choose the parameters on the past, trade the months that follow, choose again: what somebody would have earned who did not know the future.
