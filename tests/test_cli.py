@@ -361,7 +361,10 @@ HEAVY = (
 )
 
 
-@pytest.mark.parametrize("words", [["--help"], ["--version"], ["data", "show", "--help"], ["data", "show"]])
+@pytest.mark.parametrize(
+    "words",
+    [["--help"], ["--version"], ["data", "show", "--help"], ["data", "show"], ["gate", "--help"], ["gate"]],
+)
 def test_help_loads_nothing_heavy(words: list[str]) -> None:
     probe = f"import sys; from quantbench.ops.cli import main; main({words}); print(*sorted(sys.modules), file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
