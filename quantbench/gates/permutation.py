@@ -14,24 +14,64 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numba import types
 
 from ..core.chain import JSON
 from ..core.settings import Gates
 from ..engine.compiler import compile_lanes
+from ..engine.kernel import address_of, call_hook, entry, inlined, read_int, write_int
+from ..engine.loop import advance, pass_time
+from ..engine.memory import ENDED, run_record
 from ..engine.metrics import frequency
 from ..engine.study import Study
 from ..engine.sweep import FIGURES, OUTCOME, Machine
 from .fit import fit, rests_on
-from .shuffles import Shuffle
+from .shuffles import Shuffle, draw_market
 from .verdict import Check, Verdict, reason
 
 # %% auto #0
-__all__ = ['Scores', 'Desk', 'batches', 'Odds', 'odds', 'permutation']
+__all__ = ['Scores', 'trade_markets', 'Desk', 'real_score', 'batches', 'Odds', 'odds', 'permutation']
 
 # %% ../../nbs/gates/106_permutation.ipynb #d5e8010d
+def _address(function: Any) -> int:
+    "Where the machine code of a kernel is that takes whole numbers."
+    found = next(
+        made for kinds, made in function.overloads.items() if all(kind is types.int64 for kind in kinds)
+    )
+    return int(found.library.get_pointer_to_function(found.fndesc.llvm_cfunc_wrapper_name))
+
+
+@inlined
+def _restore(places: Any) -> None:
+    "Copy whole words: `places` has a row of target, origin and bytes for each."
+    for k in range(len(places)):
+        for word in range(places[k, 2] // 8):
+            write_int(places[k, 0], word, read_int(places[k, 1], word))
+
+
+@entry
+def trade_markets(
+    plan: Any, events: Any, gaps: Any, bodies: Any, numbers: Any, loop: int, ending: int, here: int, images: Any, outcomes: Any
+) -> None:  # fmt: skip
+    "Every candidate on each of these markets; `n_steps` of -1 where a run did not end as it should."
+    run = run_record(here, 0)
+    for row in range(len(numbers)):
+        draw_market(plan, events, gaps, bodies, numbers[row])
+        for point in range(len(images)):
+            _restore(images[point])
+            run.cursor, run.venue, run.tape_end, run.more = 0, 0, len(events), 0
+            ended = call_hook(loop, address_of(events), len(events), here)
+            if ended == ENDED and run.fault == 0:
+                ended = call_hook(ending, here, run.now, 0)
+            found = outcomes[row, point]
+            found.equity, found.sum_return, found.sum_square = run.equity, run.sum_return, run.sum_square
+            found.n_steps = run.n_steps if ended == ENDED and run.fault == 0 else -1
+
+
 class Desk:
     "A place where shuffled markets are traded, one after the other."
 
@@ -42,6 +82,10 @@ class Desk:
         market = replace(shuffle.model, source=self.events.view())
         lanes = compile_lanes(self.points[0], study.choices.get("lane", "auto"))
         self.machine = Machine(self.points[0], market, lanes, study.choices)
+        same = all(point.kept() == self.machine.rows for point in self.points)
+        record = self.machine.session.binding.record
+        words = record is None or record.nbytes % 8 == 0
+        self.compiled = self.machine.again and same and words and self.machine.session.books is None
 
     def trade(self, number: int, outcomes: Any) -> bool:
         "The outcome of each candidate on this market; 0 is the real one. Did all run?"
@@ -56,29 +100,66 @@ class Desk:
             return False
         return True
 
+    @cached_property
+    def images(self) -> tuple[Any, Any]:
+        "Of each candidate, the places that a run changes and copies of what they begin with; and all of that, to be kept."
+        kept: list[Any] = []
+        rows = []
+        for point in self.points:
+            self.machine.reset(point)
+            binding = self.machine.session.binding
+            changed = [array for own in binding.buffers.values() for array in own]
+            changed += [] if binding.record is None else [binding.record]
+            views = [array.reshape(-1).view("u1") for array in changed]
+            copies = [(view, view.copy()) for view in views] + self.machine.images
+            kept += [copies, changed]
+            rows.append(
+                [(view.ctypes.data, copy.ctypes.data, view.nbytes) for view, copy in copies if view.nbytes]
+            )
+        return np.array(rows, np.int64).reshape(len(rows), -1, 3), kept
+
+    def trade_all(self, numbers: Sequence[int]) -> tuple[Any, Any]:
+        "The outcomes of each candidate on each of these markets, equity and the sums of the Sharpe ratio; and where all ran."
+        outcomes = np.zeros((len(numbers), len(self.points)), OUTCOME)
+        ran = np.ones(len(numbers), bool)
+        left = list(range(len(numbers)))
+        if self.compiled:
+            trade_markets(
+                self.shuffle.plan, self.events, *self.shuffle.orders(), np.array(numbers, np.int64), _address(advance),
+                _address(pass_time), self.machine.session.memory.address(), self.images[0], outcomes,
+            )  # fmt: skip
+            left = np.flatnonzero((outcomes["n_steps"] < 0).any(axis=1)).tolist()
+        for place in left:
+            ran[place] = self.trade(numbers[place], outcomes[place])
+        return outcomes, ran
+
 # %% ../../nbs/gates/106_permutation.ipynb #82271000
 Scores = np.ndarray[Any, np.dtype[np.float64]]
 _BATCH = 128  # markets between two looks at whether it is decided
 
 
-def _best(desk: Desk, numbers: Sequence[int], per_year: float) -> Scores:
+def _best(outcomes: Any, ran: Any, per_year: float) -> Scores:
     "The greatest Sharpe ratio on each of these markets."
-    outcomes = np.zeros((len(numbers), len(desk.points)), OUTCOME)
-    ran = np.array([desk.trade(number, outcomes[place]) for place, number in enumerate(numbers)], bool)
     sharpe = FIGURES["sharpe"](outcomes, 1.0, per_year, 1.0)
     some = np.isfinite(sharpe).any(axis=1)
     best = np.where(some, np.where(np.isfinite(sharpe), sharpe, -np.inf).max(axis=1), np.nan)
     return np.where(ran, best, np.inf)
 
 
+def real_score(desk: Desk, per_year: float) -> float:
+    "The greatest Sharpe ratio on the real market."
+    outcomes = np.zeros((1, len(desk.points)), OUTCOME)
+    return float(_best(outcomes, desk.trade(0, outcomes[0]), per_year)[0])
+
+
 def batches(desks: Sequence[Desk], count: int, per_year: float) -> Iterator[Scores]:
     "The scores of the markets 1 to `count`, some at a time."
     with ThreadPoolExecutor(len(desks)) as pool:
         for first in range(1, count + 1, _BATCH):
-            numbers = range(first, min(first + _BATCH, count + 1))
-            parts = np.array_split(np.array(numbers), len(desks))
-            found = pool.map(lambda desk, part: _best(desk, part.tolist(), per_year), desks, parts)
-            yield np.concatenate(list(found))
+            numbers = np.arange(first, min(first + _BATCH, count + 1))
+            parts = np.array_split(numbers, len(desks))
+            found = list(pool.map(lambda desk, part: desk.trade_all(part.tolist()), desks, parts))
+            yield np.concatenate([_best(outcomes, ran, per_year) for outcomes, ran in found])
 
 # %% ../../nbs/gates/106_permutation.ipynb #08e854d2
 @dataclass(frozen=True)
@@ -148,7 +229,7 @@ def permutation(
     per_year = frequency(np.r_[ran.logs.start, ran.logs.curve["time"]]).per_year
     per_year = per_year if math.isfinite(per_year) else 1.0
     desks = [Desk(study, shuffle)]
-    real = float(_best(desks[0], [0], per_year)[0])
+    real = real_score(desks[0], per_year)
     if not math.isfinite(real):
         return _failed(
             gates,
