@@ -82,6 +82,8 @@ Modules:
 - `quantbench.reports.attribution`: Where the return came from: a benchmark, factors, kinds of market, and how soon the positions were taken.
 - `quantbench.reports.charts`: Small pictures for a page: drawn as text, light and dark, readable without colour, each with the same in numbers.
 - `quantbench.reports.numbers`: Every number of a track with its formula, its interval, and how many independent observations it rests on.
+- `quantbench.reports.page`: One file that a browser shows without asking anybody: text, style, script and data in it, and nothing else may run.
+- `quantbench.reports.tearsheet`: One file that tells in a minute whether to believe a run, and why.
 - `quantbench.strategies.crossover`: Hold an asset while its short average stands above its long one: the smallest complete strategy, on real prices.
 - `quantbench.strategies.drift`: A strategy whose edge was put into its market: what a gate must let pass, if it is worth anything.
 - `quantbench.strategies.quoter`: Stand on both sides of a market, earn the spread, and lean against what one already holds: the base of market making, on a real order book."""

@@ -19,7 +19,7 @@ import numpy as np
 from ..core.check import QuantbenchError, nearest
 from ..engine.memory import FLOW_SPLIT
 from ..engine.metrics import Floats, Ints, Track, period_rate, reward
-from ..engine.result import Result, booked
+from ..engine.result import Result
 
 # %% auto #0
 __all__ = ['holding', 'Regime', 'regimes', 'Factor', 'Attribution', 'factors', 'Lag', 'weights_and_returns', 'lags']
@@ -185,22 +185,26 @@ def weights_and_returns(result: Result) -> tuple[Floats, Floats]:
     assert result.marks is not None
     edges = np.r_[track.times[0], track.ends]
     when, asset, price = (np.asarray(column) for column in result.marks())
-    worth, known = np.zeros((len(edges), len(logs.symbols))), np.ones((len(edges), len(logs.symbols)))
-    order, filled = np.argsort(asset, kind="stable"), booked(logs)
-    starts = np.searchsorted(asset[order], np.arange(len(logs.symbols) + 1))
-    for a in range(len(logs.symbols)):
+    shape = (len(edges), len(logs.symbols))
+    worth, moved = np.zeros(shape), np.zeros((shape[0] - 1, shape[1]))
+    order, held = np.argsort(asset, kind="stable"), result.positions
+    starts = np.searchsorted(asset[order], np.arange(shape[1] + 1))
+    booked = held["time"].astype(np.int64)
+    owner = np.searchsorted(np.sort(logs.symbols), held["symbol"].astype(str)) if len(held) else booked
+    place = np.argsort(np.argsort(logs.symbols))
+    for a in range(shape[1]):
         mine = order[starts[a] : starts[a + 1]]
         if not len(mine):
             continue
-        prices = price[mine] / _splits_after(result, a, when[mine])
-        known[:, a] = prices[np.maximum(np.searchsorted(when[mine], edges, side="right") - 1, 0)]
-        fills = np.flatnonzero(logs.fills["asset"] == a)
-        lots = logs.fills["side"][fills] * logs.fills["lots"][fills] * _splits_after(result, a, filled[fills])
-        held = np.r_[0.0, np.cumsum(lots)][np.searchsorted(filled[fills], edges, side="right")]
-        unit = logs.assets["lot"][a] * logs.assets["multiplier"][a] * logs.rates[logs.assets["currency"][a]]
-        worth[:, a] = held * known[:, a] * unit
+        last = np.maximum(np.searchsorted(when[mine], edges, side="right") - 1, 0)
+        whole = (price[mine] / _splits_after(result, a, when[mine]))[last]
+        moved[:, a] = whole[1:] / whole[:-1] - 1.0
+        rows = np.flatnonzero(owner == place[a])
+        quantity = np.r_[0.0, held["quantity"][rows]][np.searchsorted(booked[rows], edges, side="right")]
+        unit = logs.assets["multiplier"][a] * logs.rates[logs.assets["currency"][a]]
+        worth[:, a] = quantity * price[mine][last] * unit
     equity = np.maximum(_at(track, edges), 1e-9 * logs.capital)
-    return worth[:-1] / equity[:-1, None], known[1:] / known[:-1] - 1.0
+    return worth[:-1] / equity[:-1, None], moved
 
 
 def lags(result: Result, periods: Sequence[int] = (-1, 0, 1, 2, 3, 5, 10, 21)) -> list[Lag]:

@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 
 from ..core.check import display_value
-from ..core.plot import DARK, LIGHT, Theme, thin
+from ..core.plot import DARK, LIGHT, Theme
 from ..core.show import Table, table
 
 # %% auto #0
-__all__ = ['Floats', 'safe', 'ticks', 'time_ticks', 'written', 'Curve', 'Chart', 'folded', 'grid', 'style', 'over_time',
-           'columns', 'distribution', 'months', 'margin', 'share']
+__all__ = ['Floats', 'safe', 'ticks', 'time_ticks', 'written', 'Curve', 'Chart', 'folded', 'grid', 'style', 'thinned',
+           'over_time', 'columns', 'distribution', 'months', 'margin', 'share']
 
 # %% ../../nbs/reports/150_charts.ipynb #6b02c689
 Floats = np.ndarray[Any, np.dtype[np.float64]]
@@ -54,11 +54,12 @@ def time_ticks(first: float, last: float, most: int = 7) -> list[tuple[float, st
     "Where round times lie, and how they are written."
     for unit, step in reversed(_STEPS):
         low, high = (np.datetime64(int(t), "ms").astype(f"M8[{unit}]").astype(int) for t in (first, last))
+        if (high - low) / step > most and (unit, step) != ("Y", 50):
+            continue
         at = np.arange(math.ceil(low / step) * step, high + 1, step).astype(f"M8[{unit}]")
         places = [(float(t.astype("M8[ms]").astype(np.int64)), str(t)) for t in at]
-        inside = [(place, text) for place, text in places if first <= place <= last]
-        if len(inside) <= most or (unit, step) == ("Y", 50):
-            return [(place, text[-5:] if unit in "hm" else text) for place, text in inside[:most]]
+        inside = [(place, text) for place, text in places if first <= place <= last][: most + 1]
+        return [(place, text[-5:] if unit in "hm" else text) for place, text in inside]
     return []
 
 # %% ../../nbs/reports/150_charts.ipynb #06ed3e34
@@ -182,6 +183,22 @@ def style() -> str:
     return themes + files("quantbench.reports").joinpath("charts.css").read_text(encoding="utf-8")
 
 # %% ../../nbs/reports/150_charts.ipynb #2d2a1428
+def thinned(y: Floats, groups: int = 500) -> Any:
+    "Places of the lowest and the highest point of each of equal groups, of both ends, and of where values are missing."
+    n = len(y)
+    if n <= 2 * groups:
+        return np.arange(n)
+    size = -(-n // groups)
+    padded = np.pad(y, (0, -n % size), mode="edge").reshape(-1, size)
+    starts, known = np.arange(len(padded)) * size, np.isfinite(padded)
+    least, most = (
+        np.where(known, padded, np.inf).argmin(axis=1),
+        np.where(known, padded, -np.inf).argmax(axis=1),
+    )
+    gaps = np.flatnonzero(~known.all(axis=1))[:, None] * size + np.arange(size)
+    return np.unique(np.minimum(np.r_[0, starts + least, starts + most, gaps.ravel(), n - 1], n - 1))
+
+
 def _points(x: Floats, y: Floats) -> list[str]:
     "Runs of points without gaps, as the numbers of a path."
     known = np.isfinite(y)
@@ -217,9 +234,10 @@ def _frame(
 
 # %% ../../nbs/reports/150_charts.ipynb #934e46fa
 def over_time(
-    key: str, title: str, times: Any, curves: Sequence[Curve], *, form: str = "number", height: int = 150, zero: bool = False, level: float | None = None
+    key: str, title: str, times: Any, curves: Sequence[Curve], *, form: str = "number", height: int = 150, zero: bool = False, level: float | None = None,
+    log: bool = False,
 ) -> Chart:  # fmt: skip
-    "Lines and areas over common times; `zero` keeps zero in the picture, `level` draws a line to compare with."
+    "Lines and areas over common times; `zero` keeps zero in the picture, `level` draws a line to compare with, `log` offers the page's script a logarithmic scale."
     known = [c.values[np.isfinite(c.values)] for c in curves]
     found = np.concatenate(
         [*known, [0.0] if zero or any(c.area for c in curves) else [], [level] if level is not None else []]
@@ -228,7 +246,8 @@ def over_time(
     low, high = (low - 0.5, high + 0.5) if high <= low else (low, high)
     room = 0.03 * (high - low)
     low, high = (low if low == 0 else low - room), (high if high == 0 else high + room)
-    first, last = float(times[0]), float(times[-1])
+    when = np.asarray(times, np.float64)
+    first, last = float(when[0]), float(when[-1])
 
     def down(value: Any) -> Any:
         return (high - value) / (high - low)
@@ -237,9 +256,9 @@ def over_time(
     if level is not None:
         drawn.append(f'<path class="level" d="M0,{down(level) * height:.1f}H1000"/>')
     for k, curve in enumerate(curves, 1):
-        x, y = thin(times, curve.values, 500)
-        across, depth = (x - first) / (last - first) * 1000, down(y) * height
-        runs = _points(np.asarray(across), depth)
+        places = thinned(curve.values)
+        across, depth = (when[places] - first) / (last - first) * 1000, down(curve.values[places]) * height
+        runs = _points(across, depth)
         if curve.area:
             base = f"{down(0.0) * height:.1f}"
             drawn += [
@@ -255,7 +274,11 @@ def over_time(
         "areas": " ".join(c.key for c in curves if c.area),
         "height": str(height),
     }
-    data |= ({"zero": "1"} if zero else {}) | ({"level": repr(level)} if level is not None else {})
+    data |= (
+        ({"zero": "1"} if zero else {})
+        | ({"level": repr(level)} if level is not None else {})
+        | ({"log": "1"} if log else {})
+    )
     names = tuple(c.name for c in curves)
     picture = _frame(key, about, title, "".join(reversed(drawn)), height, marks, below)
     return Chart(

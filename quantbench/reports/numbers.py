@@ -77,7 +77,7 @@ def _ordered(count: Floats, returns: Floats, rate: float, root: float) -> dict[s
         np.maximum(returns, 0.0),
         np.minimum(returns, 0.0),
     ]
-    m1, m2, m3, m4, short, up, down, won, lost = (count @ np.stack(parts, axis=1) / n).T
+    m1, m2, m3, m4, short, up, down, won, lost = np.einsum("ij,kj->ki", count, np.stack(parts)) / n
     variance = m2 - m1**2
     third = m3 - 3 * m1 * m2 + 2 * m1**3
     fourth = m4 - 4 * m1 * m3 + 6 * m1**2 * m2 - 3 * m1**4
@@ -106,7 +106,10 @@ def _tails(count: Floats, lowest: Floats, n: int) -> dict[str, Floats]:
 
     low, high = at(k), at(k + 1)
     taken = np.diff(np.minimum(total, k + 1), axis=1, prepend=0.0)
-    return {"VaR 95 %": low + (high - low) * (place - k), "CVaR 95 %": taken @ lowest / (k + 1)}
+    return {
+        "VaR 95 %": low + (high - low) * (place - k),
+        "CVaR 95 %": np.einsum("ij,j->i", taken, lowest) / (k + 1),
+    }
 
 # %% ../../nbs/reports/151_numbers.ipynb #a033b3ab
 def bounds(track: Track, *, seed: int = 0, samples: int = 1000) -> dict[str, tuple[float, float]]:
@@ -130,8 +133,7 @@ def bounds(track: Track, *, seed: int = 0, samples: int = 1000) -> dict[str, tup
                 _ordered(count, returns, rate, root) | _tails(count[:, lowest], returns[lowest], n)
             )
         found |= {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
-        made = {name: _between(found[name]) for name in names}
-        return {name: _rounded(pair) if name in batches[0] else pair for name, pair in made.items()}
+        return {name: _between(found[name]) for name in names}
 
 
 def _between(values: Floats) -> tuple[float, float]:
@@ -139,11 +141,6 @@ def _between(values: Floats) -> tuple[float, float]:
         return math.nan, math.nan
     low, high = np.quantile(values, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2]).tolist()
     return float(low), float(high)
-
-
-def _rounded(pair: tuple[float, float]) -> tuple[float, float]:
-    "To six digits: in what order a matrix product is summed, and so its last digits, is the machine's choice."
-    return float(f"{pair[0]:.6g}"), float(f"{pair[1]:.6g}")
 
 # %% ../../nbs/reports/151_numbers.ipynb #53c16e3e
 _EXTREMES = ("best period", "worst period")
