@@ -117,7 +117,7 @@ def fit(study: Study, *, workers: int = 2) -> Fit:
         type(study.strategy), study.tape, grid, per_year=rhythm, workers=workers, shown=False, **study.choices
     )  # fmt: skip
     sharpe = found.figure("sharpe")
-    best = _best(sharpe, found.figure("turnover"))
+    best = _best(sharpe, found.figure("traded"))
     left, edges = _around(found, best)
     named = list(study.search)
     points = tuple(
