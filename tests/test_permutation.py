@@ -227,10 +227,19 @@ def test_raising_on_shuffled_markets_is_no_merit() -> None:
     assert not found.passed and any("raised" in note for note in found.notes)
 
 
-def test_a_market_that_cannot_move_fails() -> None:
-    """One asset cannot exchange its bars with itself: every shuffle is the real market."""
-    found = permutation(study(trending(9), fast=(1, 2), slow=(5, 9)), FEW, method="dates")
-    assert not found.passed and found.figures["movable"] == 0.0 and any("0%" in note for note in found.notes)
+@pytest.mark.parametrize("volume", [1e6, 123_457.0])
+def test_a_market_that_cannot_move_fails(volume: float) -> None:
+    """One asset cannot exchange its bars with itself: every shuffle is the real market, but for the rounding of volumes, and costs follow volumes."""
+    tape = trending(9)
+    events = tape.events.copy()
+    events["volume"] = volume + np.arange(len(events)) % 7
+    held = Tape.from_events(events, tape.assets, interval="1d")
+    one = replace(
+        study(held, fast=(1, 2), slow=(5, 9)), choices={"costs": Costs(spread_bps=1.0, impact_root=0.65)}
+    )
+    found = permutation(one, FEW, method="dates")
+    assert not any(check.passed for check in found.checks) and found.figures["movable"] == 0.0
+    assert found.figures["as_good"] == found.figures["drawn"]
 
 
 def test_dates_find_selection_and_not_the_market() -> None:
@@ -265,3 +274,8 @@ def test_machine_code_on_disk_follows_what_is_compiled_into_it() -> None:
 
     known = _imported("quantbench.gates.permutation")
     assert {"quantbench.gates.shuffles", "quantbench.engine.loop", "quantbench.engine.ledger"} <= known
+
+
+def test_equal_but_for_rounding_is_as_good() -> None:
+    assert odds(1.0, iter([np.full(10, 1.0 - 1e-13)]), 10, 1.1).as_good == 10
+    assert odds(1.0, iter([np.full(10, 1.0 - 1e-6)]), 10, 1.1).as_good == 0
