@@ -14,14 +14,15 @@ from quantbench.engine.strategy import Strategy, param
 from quantbench.engine.study import Study
 from quantbench.engine.sweep import OUTCOME
 from quantbench.engine.tape import Tape
-from quantbench.engine.window import per_asset, window
-from quantbench.gates.permutation import Desk, batches, odds, permutation
+from quantbench.engine.window import array, ewma, per_asset, state, window
+from quantbench.gates.permutation import Desk, batches, odds, permutation, real_score
 from quantbench.gates.shuffles import Shuffle
 from quantbench.gates.verdict import Verdict
 from quantbench.portfolio.costs import Costs
 from quantbench.strategies.crossover import MovingAverageCross
 
 FEW = Gates(permutations_count=100)
+SUMS = ("equity", "sum_return", "sum_square", "n_steps")
 
 
 class Late(Strategy):
@@ -100,6 +101,48 @@ def test_a_desk_is_a_backtest_of_the_shuffled_market(kind: Any, lane: str) -> No
         tape = shuffle.tape(number) if number else two.tape
         runs = [two.on(tape).with_parameters(**point).run() for point in two.candidates()]
         assert [run.logs.curve["equity"][-1] for run in runs] == outcomes["equity"].tolist()
+        if number:
+            many, ran = desk.trade_all([4, number, 6])
+            assert ran.all() and all((many[1][name] == outcomes[name]).all() for name in SUMS)
+    assert desk.compiled == (lane == "auto" and kind is Late)
+
+
+class Crowd(Strategy):
+    """Every kind of state, and at one time more open orders than there is room for at first."""
+
+    size: int = param(4, low=1, high=50)
+    crowd: int = param(0, low=0, high=500)
+    risky: bool = False
+    seen: Any = per_asset(window("size"))
+    smooth: Any = ewma("size")
+    sums: Any = array(3)
+    steps: int = state(0)
+
+    def on_bar(self, bar: Any, market: Any) -> None:
+        self.steps += 1
+        self.smooth.push(bar.close)
+        self.sums[self.steps % 3] += bar.close
+        self.seen[bar.asset].push(bar.close)
+        if self.steps == 50:
+            for k in range(self.crowd):
+                market.buy(bar.asset, 1.0, limit=bar.close - 1.0 - 0.01 * k, tif="gtc")
+        if self.seen[bar.asset].full:
+            market.target(
+                bar.asset, 9.0 if self.seen[bar.asset].mean() < self.smooth.value else self.sums[0] % 7
+            )
+
+
+def test_whatever_a_strategy_keeps_begins_anew() -> None:
+    """Windows, averages, arrays, numbers, orders that need more room: each market as if it were the first."""
+    crowd = study(noise(1, assets=2), Crowd(), size=(3, 8), crowd=(0, 200))
+    desk, alone = (Desk(crowd, Shuffle(crowd.tape, "bars", seed=3)) for _ in range(2))
+    assert desk.compiled
+    outcomes, ran = desk.trade_all([5, 6, 7, 5])
+    for place, number in enumerate((5, 6, 7, 5)):
+        one = np.zeros(4, OUTCOME)
+        assert alone.trade(number, one) and ran[place]
+        assert all((outcomes[place][name] == one[name]).all() for name in SUMS)
+    assert len(np.unique(outcomes["equity"][:3])) == 12
 
 
 def test_threads_change_nothing() -> None:
@@ -184,10 +227,19 @@ def test_raising_on_shuffled_markets_is_no_merit() -> None:
     assert not found.passed and any("raised" in note for note in found.notes)
 
 
-def test_a_market_that_cannot_move_fails() -> None:
-    """One asset cannot exchange its bars with itself: every shuffle is the real market."""
-    found = permutation(study(trending(9), fast=(1, 2), slow=(5, 9)), FEW, method="dates")
-    assert not found.passed and found.figures["movable"] == 0.0 and any("0%" in note for note in found.notes)
+@pytest.mark.parametrize("volume", [1e6, 123_457.0])
+def test_a_market_that_cannot_move_fails(volume: float) -> None:
+    """One asset cannot exchange its bars with itself: every shuffle is the real market, but for the rounding of volumes, and costs follow volumes."""
+    tape = trending(9)
+    events = tape.events.copy()
+    events["volume"] = volume + np.arange(len(events)) % 7
+    held = Tape.from_events(events, tape.assets, interval="1d")
+    one = replace(
+        study(held, fast=(1, 2), slow=(5, 9)), choices={"costs": Costs(spread_bps=1.0, impact_root=0.65)}
+    )
+    found = permutation(one, FEW, method="dates")
+    assert not any(check.passed for check in found.checks) and found.figures["movable"] == 0.0
+    assert found.figures["as_good"] == found.figures["drawn"]
 
 
 def test_dates_find_selection_and_not_the_market() -> None:
@@ -207,14 +259,23 @@ def test_p_is_uniform_on_noise_and_small_on_an_edge() -> None:
 
     def p(tape: Tape, seed: int) -> float:
         one = study(tape, fast=(1, 2), slow=(5, 9))
-        desk, outcomes = Desk(one, Shuffle(one.tape, "bars", seed=seed)), np.zeros(4, OUTCOME)
-        desk.trade(0, outcomes)
-        steps = outcomes["n_steps"]
-        mean = outcomes["sum_return"] / steps
-        sharpe = mean / np.sqrt((outcomes["sum_square"] - steps * mean**2) / (steps - 1))
-        return odds(float(sharpe.max()), batches([desk], 99, 1.0), 99, 1.1).p
+        desk = Desk(one, Shuffle(one.tape, "bars", seed=seed))
+        return odds(real_score(desk, 1.0), batches([desk], 99, 1.0), 99, 1.1).p
 
     without = np.array([p(noise(100 + seed, 150), seed) for seed in range(200)])
     assert kstest(without, "uniform").pvalue > 0.01
     assert 0.01 <= np.mean(without <= 0.05) <= 0.1
     assert np.mean([p(trending(100 + seed, 250), seed) <= 0.05 for seed in range(20)]) > 0.8
+
+
+def test_machine_code_on_disk_follows_what_is_compiled_into_it() -> None:
+    """The loop over markets contains the kernels that shuffle: a change of theirs must make it anew."""
+    from quantbench.engine.kernel import _imported
+
+    known = _imported("quantbench.gates.permutation")
+    assert {"quantbench.gates.shuffles", "quantbench.engine.loop", "quantbench.engine.ledger"} <= known
+
+
+def test_equal_but_for_rounding_is_as_good() -> None:
+    assert odds(1.0, iter([np.full(10, 1.0 - 1e-13)]), 10, 1.1).as_good == 10
+    assert odds(1.0, iter([np.full(10, 1.0 - 1e-6)]), 10, 1.1).as_good == 0

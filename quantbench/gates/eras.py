@@ -41,7 +41,7 @@ def market_of(study: Study) -> tuple[Ints, Floats]:
     events = study.tape.events
     bars = events["kind"] == KIND_BAR
     count = int(bars.sum())
-    parts, carried = np.empty((count, 5)), np.empty(len(events) - count)
+    parts, carried = np.empty((count, 5)), np.empty((len(events) - count, 3))
     take_apart(events, np.tile([0.0, 1.0], (len(study.tape.assets), 1)), parts, carried)
     known, asset, moved = events["known"][bars], events["asset"][bars], parts[:, GAP] * parts[:, CLOSE]
     chosen = np.isfinite(moved) & (moved > 0.0)

@@ -13,6 +13,7 @@ the price; a payout at delisting is the same part of the last one. `movable` is 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from ..engine.tape import Tape
 
 # %% auto #0
 __all__ = ['GAP', 'HIGH', 'LOW', 'CLOSE', 'VOLUME', 'CARRIED', 'UNITS', 'METHODS', 'scrambled', 'below', 'origin', 'permute',
-           'resample', 'acted', 'take_apart', 'on_grid', 'put_together', 'Shuffle']
+           'resample', 'acted', 'take_apart', 'on_grid', 'put_together', 'draw_market', 'Shuffle']
 
 # %% ../../nbs/gates/105_shuffles.ipynb #63a736b3
 _STEP, _FIRST, _SECOND = (np.uint64(n) for n in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
@@ -108,7 +109,7 @@ def acted(kind: Any, ratio: Any, amount: Any, carried: Any, units: Any) -> Any:
 
 @entry
 def take_apart(events: Any, walk: Any, parts: Any, carried: Any) -> None:
-    "`parts` of each bar, the first of an asset without a gap (NaN), and what was `carried` before each event that is no bar."
+    "`parts` of each bar, the first of an asset without a gap (NaN); of each other event the close `carried` to it, and its amounts."
     bar, other = 0, 0
     for i in range(len(events)):
         event = events[i]
@@ -125,7 +126,7 @@ def take_apart(events: Any, walk: Any, parts: Any, carried: Any) -> None:
             asset[CARRIED] = event.close
             bar += 1
         else:
-            carried[other] = asset[CARRIED]
+            carried[other, 0], carried[other, 1], carried[other, 2] = asset[CARRIED], event.high, event.close
             asset[CARRIED], asset[UNITS] = acted(
                 event.kind, event.open, event.high, asset[CARRIED], asset[UNITS]
             )
@@ -140,19 +141,18 @@ def on_grid(price: Any, grid: Any) -> Any:
 
 @entry
 def put_together(
-    model: Any, events: Any, walk: Any, parts: Any, carried: Any, grids: Any, starts: Any, gaps: Any, bodies: Any
+    events: Any, walk: Any, parts: Any, carried: Any, grids: Any, starts: Any, gaps: Any, bodies: Any
 ) -> None:  # fmt: skip
-    "The bodies of `events`, which are those of `model` in another order: each unit with the gaps of one unit and the bars of another."
+    "The bodies of `events` in another order: each unit with the gaps of one unit and the bars of another."
     bar, other, unit, last = 0, 0, 0, -1
     price, units, grid = 0.0, 1.0, 0.0
-    for i in range(len(model)):
-        event = model[i]
+    for i in range(len(events)):
+        event = events[i]
         if event.asset != last:  # what is carried stays in registers as long as the asset does
             if last >= 0:
                 walk[last, CARRIED], walk[last, UNITS] = price, units
             last = event.asset
             price, units, grid = walk[last, CARRIED], walk[last, UNITS], grids[last]
-        made = events[i]
         if event.kind == KIND_BAR:
             if bar == starts[unit + 1]:
                 unit += 1
@@ -161,21 +161,47 @@ def put_together(
             if price > 0.0:
                 opened = price * parts[starts[gaps[unit]] + place, GAP]
                 price = opened * body[CLOSE]
-                made.open, made.close = on_grid(opened, grid), on_grid(price, grid)
-                made.high, made.low = on_grid(opened * body[HIGH], grid), on_grid(opened * body[LOW], grid)
-                made.volume = body[VOLUME] * units
+                event.open, event.close = on_grid(opened, grid), on_grid(price, grid)
+                event.high, event.low = on_grid(opened * body[HIGH], grid), on_grid(opened * body[LOW], grid)
+                event.volume = body[VOLUME] * units
             else:
                 price = event.close
             bar += 1
         else:
-            scale = price / carried[other] if carried[other] > 0.0 else 1.0
-            amount = event.high
+            before, amount, paid = carried[other]
+            scale = price / before if before > 0.0 else 1.0
             if event.kind == KIND_DIVIDEND or event.kind == KIND_DELIST:
-                made.high = amount = amount * scale
+                event.high = amount = amount * scale
             if event.kind == KIND_DELIST:
-                made.close = event.close * scale
+                event.close = paid * scale
             price, units = acted(event.kind, event.open, amount, price, units)
             other += 1
+
+# %% ../../nbs/gates/105_shuffles.ipynb #f6513e5f
+@entry
+def draw_market(plan: Any, events: Any, gaps: Any, bodies: Any, number: int) -> None:
+    "The market of this number in `events`; `gaps` and `bodies` are memory for the orders, one and the same where both move together."
+    (
+        walk,
+        parts,
+        carried,
+        grids,
+        starts,
+        order,
+        bounds,
+        gap_order,
+        gap_bounds,
+        seed,
+        block,
+        apart,
+    ) = plan
+    if block > 0.0:
+        resample(order, bounds, bodies, seed, number, block)
+    else:
+        permute(order, bounds, bodies, seed, number, 0)
+    if apart:
+        permute(gap_order, gap_bounds, gaps, seed, number, 1)
+    put_together(events, walk.copy(), parts, carried, grids, starts, gaps, bodies)
 
 # %% ../../nbs/gates/105_shuffles.ipynb #d1479e06
 METHODS = ("returns", "blocks", "bars", "dates")
@@ -235,7 +261,7 @@ class Shuffle(Shown):
         self._walk = np.tile([0.0, 1.0], (len(tape.assets), 1))
         if method == "dates":
             self._walk[:, UNITS] = _usual(self.model, bars)
-        self._parts, self._carried = np.empty((len(bars), 5)), np.empty(len(events) - len(bars))
+        self._parts, self._carried = np.empty((len(bars), 5)), np.empty((len(events) - len(bars), 3))
         take_apart(events, self._walk.copy(), self._parts, self._carried)
         if method == "dates":
             volume = self._parts[:, VOLUME]
@@ -272,27 +298,23 @@ class Shuffle(Shown):
         "Memory to draw into: a copy of the events."
         return taken(self.model.events, np.arange(len(self.model)))
 
+    @cached_property
+    def plan(self) -> tuple[Any, ...]:
+        "What `draw_market` needs."
+        block = self.block if self.method == "blocks" else 0.0
+        return (
+            self._walk, self._parts, self._carried, self.grids, self._starts, *self._bodies, *self._gaps,
+            self.seed, block, self.method == "bars",
+        )  # fmt: skip
+
+    def orders(self) -> tuple[Any, Any]:
+        "Memory for the orders of gaps and bars."
+        bodies = np.empty(len(self._starts) - 1, np.int64)
+        return (np.empty_like(bodies) if self.method == "bars" else bodies), bodies
+
     def draw(self, number: int, events: Events) -> None:
         "Put the market of this number together in `events`, memory that `events()` gave."
-        gaps = bodies = np.empty(len(self._starts) - 1, np.int64)
-        if self.method == "blocks":
-            resample(*self._bodies, bodies, self.seed, number, self.block)
-        else:
-            permute(*self._bodies, bodies, self.seed, number, 0)
-        if self.method == "bars":
-            gaps = np.empty_like(bodies)
-            permute(*self._gaps, gaps, self.seed, number, 1)
-        put_together(
-            self.model.events,
-            events,
-            self._walk.copy(),
-            self._parts,
-            self._carried,
-            self.grids,
-            self._starts,
-            gaps,
-            bodies,
-        )
+        draw_market(self.plan, events, *self.orders(), number)
 
     def tape(self, number: int) -> Tape:
         "The market of this number."

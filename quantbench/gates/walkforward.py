@@ -32,7 +32,8 @@ from .splits import Splits, Splitter
 from .verdict import Check, Verdict
 
 # %% auto #0
-__all__ = ['Floats', 'LEAST', 'Window', 'inside', 'traded', 'stitched', 'walk_forward']
+__all__ = ['Floats', 'LEAST', 'Window', 'inside', 'traded', 'told', 'stitched', 'drawdown', 'band_of', 'plain', 'described',
+           'thinned', 'held', 'walk_forward']
 
 # %% ../../nbs/gates/104_walkforward.ipynb #1570ee4c
 Floats = np.ndarray[Any, np.dtype[np.float64]]
@@ -87,12 +88,12 @@ def traded(study: Study, training: tuple[int, int], days: tuple[int, int], fold:
         result = known.with_parameters(**fitted.parameters).run()
         track = inside(result, *days)
     except Exception as error:  # of the strategy, too: recorded, and no pass
-        return Window(fold, training, days, fitted, error=_short(error))
+        return Window(fold, training, days, fitted, error=told(error))
     fills = result.logs.fills["time"] // DAY
     return Window(fold, training, days, fitted, track, int(((fills >= days[0]) & (fills <= days[1])).sum()))
 
 
-def _short(error: Exception) -> str:
+def told(error: Exception) -> str:
     "What happened, without places of this machine."
     return f"{error.code}: {error.what}" if isinstance(error, QuantbenchError) else type(error).__name__
 
@@ -107,16 +108,16 @@ def stitched(windows: Sequence[Window]) -> Track | None:
     return Track.of_returns(returns, ends, start=int(first.times[0]), per_year=first.per_year, dated=False)
 
 
-def _drawdown(track: Track | None) -> float:
+def drawdown(track: Track | None) -> float:
     "As a positive fraction."
     return math.nan if track is None else 0.0 - growth(track.equity, track.times).max_drawdown
 
 
-def _band(track: Track | None, name: str, seed: int) -> tuple[float, float]:
+def band_of(track: Track | None, name: str, seed: int) -> tuple[float, float]:
     return (math.nan, math.nan) if track is None else intervals(track, seed=seed)[name]
 
 # %% ../../nbs/gates/104_walkforward.ipynb #b60762f0
-def _plain(value: float) -> float | None:
+def plain(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
@@ -124,7 +125,7 @@ def _date(day: int) -> str:
     return str(np.datetime64(int(day), "D"))
 
 
-def _row(window: Window, band: tuple[float, float]) -> dict[str, JSON]:
+def described(window: Window, band: tuple[float, float]) -> dict[str, JSON]:
     "A window as the tearsheet has it."
     track, fitted = window.track, window.fitted
     return {
@@ -135,22 +136,22 @@ def _row(window: Window, band: tuple[float, float]) -> dict[str, JSON]:
         "to": _date(window.days[1]),
         "sessions": 0 if track is None else len(track.returns),
         "parameters": dict(fitted.parameters) if fitted else None,
-        "in_sample": _plain(fitted.sharpe) if fitted else None,
-        "stability": _plain(fitted.stability) if fitted else None,
+        "in_sample": plain(fitted.sharpe) if fitted else None,
+        "stability": plain(fitted.stability) if fitted else None,
         "edges": list(fitted.edges) if fitted else [],
         "candidates": len(fitted.points) if fitted else 0,
-        "out_of_sample": _plain(window.sharpe),
-        "low": _plain(band[0]),
-        "high": _plain(band[1]),
-        "decay": _plain(window.decay),
-        "max_drawdown": _plain(_drawdown(track)),
-        "return": None if track is None else _plain(float(track.equity[-1] - 1.0)),
+        "out_of_sample": plain(window.sharpe),
+        "low": plain(band[0]),
+        "high": plain(band[1]),
+        "decay": plain(window.decay),
+        "max_drawdown": plain(drawdown(track)),
+        "return": None if track is None else plain(float(track.equity[-1] - 1.0)),
         "fills": window.fills,
         "error": window.error,
     }
 
 
-def _thinned(times: Ints, values: Floats, most: int = 400) -> dict[str, JSON]:
+def thinned(times: Ints, values: Floats, most: int = 400) -> dict[str, JSON]:
     "Dates and values, at most so many, the last among them."
     at = np.unique(np.linspace(0, len(times) - 1, min(most, len(times))).round().astype(int))
     return {
@@ -159,7 +160,7 @@ def _thinned(times: Ints, values: Floats, most: int = 400) -> dict[str, JSON]:
     }
 
 
-def _held(study: Study, track: Track) -> Floats:
+def held(study: Study, track: Track) -> Floats:
     "The price of the benchmark at the track's times, as a multiple of the first."
     events, asset = study.tape.events, study.tape.index(study.benchmark)
     bars = events[(events["kind"] == KIND_BAR) & (events["asset"] == asset)]
@@ -190,14 +191,14 @@ def _figures(
     figures: dict[str, JSON] = {"windows": rows, "splits": dated, "parameters": _agreement(windows)}
     means = float(np.mean(within)), float(np.mean(outside))
     figures["decay"] = {
-        "in_sample": _plain(means[0]),
-        "out_of_sample": _plain(means[1]),
-        "kept": _plain(means[1] / means[0]) if means[0] > 0 else None,
+        "in_sample": plain(means[0]),
+        "out_of_sample": plain(means[1]),
+        "kept": plain(means[1] / means[0]) if means[0] > 0 else None,
     }
     if curve is not None:
-        figures["curve"] = _thinned(curve.times, curve.equity)
+        figures["curve"] = thinned(curve.times, curve.equity)
         if study.benchmark:
-            figures["benchmark"] = _thinned(curve.times, _held(study, curve))
+            figures["benchmark"] = thinned(curve.times, held(study, curve))
     return figures
 
 
@@ -240,8 +241,8 @@ def walk_forward(
         none = Check("out-of-sample windows", 0.0, "at least", limit, "count")
         return Verdict("walk_forward", (none,), _PROVES, _OPEN, inputs, {"windows": []}, (note,))
     done = [traded(study, *_spans(splits, days, fold), fold) for fold in range(count)]
-    bands = [_band(window.track, "Sharpe", seed) for window in done]
-    rows = [_row(window, band) for window, band in zip(done, bands, strict=True)]
+    bands = [band_of(window.track, "Sharpe", seed) for window in done]
+    rows = [described(window, band) for window, band in zip(done, bands, strict=True)]
     return Verdict(
         "walk_forward", _checks(done, bands, splits, gates, seed), _PROVES, _OPEN, inputs,
         _figures(study, splits, days, rows, done), _notes(study, done, scheme),
@@ -258,7 +259,7 @@ def _checks(
     windows: Sequence[Window], bands: Sequence[tuple[float, float]], splits: Splits, gates: Gates, seed: int
 ) -> tuple[Check, ...]:
     curve, whole = stitched(windows), sum(math.isfinite(window.sharpe) for window in windows)
-    low, high = _band(curve, "max drawdown", seed)
+    low, high = band_of(curve, "max drawdown", seed)
     most, least = gates.max_drawdown_fraction, gates.min_window_sharpe_ann
     return (
         Check("out-of-sample windows", float(whole), "at least", float(gates.min_windows_count), "count"),
@@ -266,6 +267,6 @@ def _checks(
             Check(f"Sharpe ratio, window {w.fold + 1}", w.sharpe, "above", least, "a year", *band)
             for w, band in zip(windows, bands, strict=True)
         ),
-        Check("max drawdown, out of sample", _drawdown(curve), "below", most, "fraction", -high, -low),
+        Check("max drawdown, out of sample", drawdown(curve), "below", most, "fraction", -high, -low),
         Check("training sessions that overlap a window", float(splits.overlaps), "at most", 0.0, "count"),
     )

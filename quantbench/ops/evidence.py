@@ -90,6 +90,8 @@ def _believed(record: Any) -> bool:
     "Would `evidence` have written this?"
     if not isinstance(record, dict) or set(record) != _KEYS:
         return False
+    if record["hash"] != digest({name: value for name, value in record.items() if name != "hash"}):
+        return False
     verdicts = [Verdict.of(each) for each in record["verdicts"]]
     held = record["study"] | {"settings": record["settings"]}
     agreed = all(v.inputs.get(name) == value for v in verdicts for name, value in held.items())

@@ -39,6 +39,5 @@ class QuantbenchEngine(Engine):  # type: ignore[misc]
         nb_man.nb.metadata["papermill"] |= {n: notes[n] for n in ("input_path", "output_path") if n in notes}
         nb_man.save()
         if done.outcome != "done":
-            raise QuantbenchError(
-                "QB-NB-016", where=str(notes.get("input_path", "notebook")), value=done.said
-            )
+            name = Path(notes.get("input_path") or "notebook").name
+            raise QuantbenchError("QB-NB-016", where=name, value=done.said)

@@ -43,7 +43,6 @@ from quantbench.reports.charts import (
     Curve,
     columns,
     distribution,
-    folded,
     grid,
     margin,
     months,
@@ -389,7 +388,7 @@ _WIDTHS = (1, 3, 5, 10)
 def _window(track: Track) -> int:
     "Periods of the rolling ratio: a year, or a quarter of what there is."
     year, n = round(track.per_year), len(track.returns)
-    return year if 20 <= year and n >= 1.5 * year else max(20, n // 4)
+    return year if year >= 20 and n >= 1.5 * year else max(20, n // 4)
 
 
 def _curves(s: Sheet) -> dict[str, tuple[str, Floats]]:
