@@ -1,6 +1,6 @@
 """Did any decision know its future? The future is cut off, and replaced by garbage, at every moment, and nothing before that moment may change.
 
-**Contract.** `leakage` runs the study with its events cut after a moment, and with other numbers in all events after it, for every distinct moment of the tape, or for so many evenly spread ones as `work` events allow; the figures say how many of how many.
+**Contract.** `leakage` runs the study with its events cut after a moment, and with other numbers in all events after it, for every distinct moment of the tape, or for so many evenly spread ones as `work` events allow (a quarter of them, where order books or hooks in Python take longer); the figures say how many of how many.
 Orders, rejections, fills and equity up to that moment must be those of the whole run, byte for byte. The whole run is made first in a forked child, in which nothing has been run, and again at the end: what an
 earlier run leaves behind in the process shows as a difference. With `remake` the study is made anew at a dozen moments, from what was known then. The tape is also fed in pieces; and no fill may come before its order could be there, nor at the price of an event the order was decided on. One
 check for each of the six, each a count that must be zero. Figures: `moments`, `of`, `first` (the first difference of each kind: its time and what it is). A strategy that raises fails. What is hard-coded
@@ -273,7 +273,11 @@ def leakage(
     "The verdict; `work` is how many events may be played to try moments; `remake` makes the study from what was known at a moment, at so many `times`."
     study = study.on(study.tape.load())
     inputs, notes = rests_on(study, gates, seed), []
-    stops, every = moments(study.tape, work), len(np.unique(study.tape.events["known"]))
+    slow = any(study.tape.has_book) or compile_lanes(study.strategy, "auto").lane != "compiled"
+    stops, every = (
+        moments(study.tape, work // 4 if slow else work),
+        len(np.unique(study.tape.events["known"])),
+    )
     found = Found(dict.fromkeys(_NAMES, 0), {})
     try:
         _try_all(study, found, stops, seed, remake, times)
