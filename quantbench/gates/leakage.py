@@ -52,12 +52,19 @@ class Decided:
 
     @classmethod
     def of(cls, memory: Any) -> Decided:
-        return cls(tuple(memory.used(name).copy() for name in LOGS))
+        heard = int(memory.run[0]["settled"])  # the rest of the fills are not in the ledger yet
+        logs = (memory.used("transitions"), memory.used("fills")[:heard], memory.used("curve"))
+        return cls(tuple(log.copy() for log in logs))
 
     def begins(self, other: Decided) -> str:
         "Empty if the other begins with all of this; else the first difference, in words."
         found = [_differs(name, a, b) for name, a, b in zip(LOGS, self.logs, other.logs, strict=True)]
         return next((words for words in found if words), "")
+
+    def before_the_end(self, tape: Tape) -> Decided:
+        "Without the point of the curve that ticks get at the end of a run, wherever that is."
+        *logs, curve = self.logs
+        return self if tape.interval is not None else Decided((*logs, curve[:-1]))
 
     def upto(self, shorter: Decided) -> Decided:
         "As much of each log as the shorter run has."
@@ -230,7 +237,7 @@ def _make_again(study: Study, whole: Decided, found: Found, remake: Remake, time
     for k in np.unique(np.linspace(len(known) // 5, len(known) - 1, times).round().astype(int)).tolist():
         then = remake(EPOCH + timedelta(microseconds=int(known[k]) // 1000))
         then = then.on(then.tape.load().truncate(int(known[k])))
-        part = Runs(then).on(then.tape)
+        part = Runs(then).on(then.tape).before_the_end(then.tape)
         found.note("remade", _renamed(part, then.tape.symbols, study.tape.symbols).begins(whole))
 
 
@@ -240,7 +247,7 @@ def _try_all(study: Study, found: Found, stops: Any, seed: int, remake: Remake |
     runs = Runs(study)
     parts = []
     for short, poisoned in futures(tape, stops, seed):
-        parts.append(runs.on(short))
+        parts.append(runs.on(short).before_the_end(tape))
         found.note("poisoned", parts[-1].begins(runs.on(poisoned).upto(parts[-1])))
     whole = runs.on(tape)
     if remake is not None:
