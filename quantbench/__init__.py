@@ -55,15 +55,40 @@ Modules:
 - `quantbench.engine.tape`: Everything a strategy will meet, in the order it became known, with a hash that names it.
 - `quantbench.engine.translate`: From a hook in plain Python to machine code that gives the same bits, or the line that prevents it.
 - `quantbench.engine.window`: The state of a strategy: numbers, rolling windows, averages, arrays, and one of each for every asset.
+- `quantbench.gates.costs`: What is left when trading costs three times as much, when there is more capital, and when every price comes a bar late?
+- `quantbench.gates.eras`: Is anything left without the best year, the best weather, the best asset?
+- `quantbench.gates.fit`: Choose the parameters of a study on a window of its tape, the same way every time, and say whether the choice stands on a hill or on a needle.
+- `quantbench.gates.holdout`: The last fifth of history, sealed before the work began, opened once for a strategy and all its relatives.
+- `quantbench.gates.leakage`: Did any decision know its future? The future is cut off, and replaced by garbage, at every moment, and nothing before that moment may change.
+- `quantbench.gates.permutation`: How often does a market that nobody can know anything about look as good?
+- `quantbench.gates.shuffles`: Markets that could have been: the same moves as the real one, in another order.
 - `quantbench.gates.splits`: Which rows teach, which rows judge, and which must be dropped between them: one table of boundaries for every scheme.
+- `quantbench.gates.trials`: How many strategies were tried before this one, under whatever names, and how often its out-of-sample windows were seen.
 - `quantbench.gates.verdict`: What a gate found: each limit beside the number it judges, what that proves, and what it does not.
+- `quantbench.gates.walkforward`: Choose the parameters on the past, trade the months that follow, choose again: what somebody would have earned who did not know the future.
+- `quantbench.ops.batch`: Many runbooks at a time, on this machine or on a cluster, and none of them twice.
+- `quantbench.ops.cells`: A runbook from its first cell to its last in this process, with proof of which cell read which parameter.
 - `quantbench.ops.cli`: `qb`: what the workbench does without a notebook.
 - `quantbench.ops.data`: `qb data`: bring data into the lake, see what is there, ask what was known.
 - `quantbench.ops.doctor`: Is this machine fit to run the workbench, and if not, what is to be done?
+- `quantbench.ops.evidence`: What the gates found about one strategy, in one file that shows when it was edited.
+- `quantbench.ops.gate`: Every gate on one strategy, from a command line that ends as the verdict says.
 - `quantbench.ops.journal`: `qb journal`: does the record of what happened still say what it said?
+- `quantbench.ops.page`: An executed notebook as one file that a browser shows and nothing in it can act.
+- `quantbench.ops.papermill`: `papermill --engine quantbench`: the command one has, the proof one lacks.
+- `quantbench.ops.parameters`: What a notebook may be told, declared where it is told: name, type, unit, range, choices.
+- `quantbench.ops.report`: `qb report`: the tearsheet of a strategy, what two of them do not agree on, and the classic one with its numbers explained.
+- `quantbench.ops.runner`: A runbook in a process of its own: isolated, bounded, and never lost.
 - `quantbench.ops.specfile`: How files are to be read, written down in a file of its own.
 - `quantbench.ops.terminal`: What every command has in common: how it ends, what it prints, and which moment and lake it means.
 - `quantbench.portfolio.costs`: What a trade costs: stated once, used alike by the portfolio that plans it and the engine that fills it.
+- `quantbench.reports.attribution`: Where the return came from: a benchmark, factors, kinds of market, and how soon the positions were taken.
+- `quantbench.reports.charts`: Small pictures for a page: drawn as text, light and dark, readable without colour, each with the same in numbers.
+- `quantbench.reports.compare`: Two tearsheets side by side: what went in, what was judged, what came out, and only where they differ.
+- `quantbench.reports.numbers`: Every number of a track with its formula, its interval, and how many independent observations it rests on.
+- `quantbench.reports.page`: One file that a browser shows without asking anybody: text, style, script and data in it, and nothing else may run.
+- `quantbench.reports.site`: The page that opens the reports: every strategy, what its gates said, and where to read more.
+- `quantbench.reports.tearsheet`: One file that tells in a minute whether to believe a run, and why.
 - `quantbench.strategies.crossover`: Hold an asset while its short average stands above its long one: the smallest complete strategy, on real prices.
 - `quantbench.strategies.drift`: A strategy whose edge was put into its market: what a gate must let pass, if it is worth anything.
 - `quantbench.strategies.quoter`: Stand on both sides of a market, earn the spread, and lean against what one already holds: the base of market making, on a real order book."""

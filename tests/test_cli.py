@@ -342,7 +342,11 @@ def test_every_help_has_an_example_of_its_own(path: list[str], capsys: pytest.Ca
 
 def test_the_commands_are_those_documented() -> None:
     groups = {"data": "import refresh check list show sql", "journal": "verify tail"}
-    expected = {("doctor",), *((name, one) for name, words in groups.items() for one in words.split())}
+    expected = {
+        ("doctor",),
+        ("gate",),
+        *((name, one) for name, words in groups.items() for one in words.split()),
+    }
     assert {tuple(path) for path in commands()} == expected
 
 
@@ -361,7 +365,10 @@ HEAVY = (
 )
 
 
-@pytest.mark.parametrize("words", [["--help"], ["--version"], ["data", "show", "--help"], ["data", "show"]])
+@pytest.mark.parametrize(
+    "words",
+    [["--help"], ["--version"], ["data", "show", "--help"], ["data", "show"], ["gate", "--help"], ["gate"]],
+)
 def test_help_loads_nothing_heavy(words: list[str]) -> None:
     probe = f"import sys; from quantbench.ops.cli import main; main({words}); print(*sorted(sys.modules), file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)

@@ -79,7 +79,7 @@ def test_a_strategy_of_the_project_around_a_folder(house):
     house.own("calm", "Calm", "Buys nothing.")
     deep = house.project / "nbs" / "ideas"
     deep.mkdir(parents=True)
-    assert issubclass(find("Calm", deep), Strategy) and find("Calm", deep)(days=9).days == 9
+    assert issubclass(find("Calm", deep), Strategy) and find("Calm", str(deep))(days=9).days == 9
     (row,) = [row for row in found(deep).rows if row.module.startswith("loft")]
     assert (row.name, row.module, row.where) == ("Calm", "loft_ideas.calm", "loft_ideas/calm.py:4")
     assert row.summary == "Buys nothing." and row.parameters == {"days": 5} and not row.error

@@ -87,7 +87,7 @@ def test_the_future_is_not_seen():
     tape = spy()
     known = tape.events["known"][tape.events["kind"] == KIND_BAR]
     orders = [int(t) for t in run().logs.transitions["time"]]
-    chosen = known if SOAK else np.unique([*known[200::800], *orders[:4], *orders[-4:]])
+    chosen = known[1:] if SOAK else np.unique([*known[200::800], *orders[:4], *orders[-4:]])
     assert len(decisions(tape, orders[-1])) > 10 and len(chosen) > 8
     for moment in map(int, chosen):
         before = decisions(tape, moment)

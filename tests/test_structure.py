@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 
 from quantbench.core.check import messages
+from quantbench.gates.verdict import MIME, Verdict
+from quantbench.ops.gate import GATES
+from quantbench.ops.parameters import declared, injected, read_book
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -160,10 +163,42 @@ def test_cleaning_keeps_the_parameters_tag(tmp_path):
     assert cleaned["metadata"] == {"tags": ["parameters"]} and cleaned["execution_count"] is None
 
 
-def test_every_runbook_has_one_parameters_cell():
-    for notebook in (ROOT / "nbs" / "runbooks").glob("*.ipynb"):
-        tagged = [c for c in cells(notebook) if "parameters" in c["metadata"].get("tags", [])]
-        assert len(tagged) == 1, notebook
+RUNBOOKS = [n for n in NOTEBOOKS if n.parent.name == "runbooks"]
+
+
+def test_every_runbook_can_be_told_which_strategy_where_and_when():
+    """One cell tagged parameters, that declares; nothing takes the place of a parameter; the defaults need no lake."""
+    assert {n.stem for n in RUNBOOKS} <= set(GATES)
+    for notebook in RUNBOOKS:
+        book = read_book(notebook)
+        known = declared(book, notebook.name)
+        injected(book, known, {name: one.default for name, one in known.items()})
+        assert list(known)[:4] == ["strategy", "lake", "as_of", "seed"], notebook
+        assert known["strategy"].default == "KnownDrift" and known["seed"].high == 2**63 - 1, notebook
+
+
+def test_every_runbook_asks_a_question_and_ends_with_its_verdict():
+    for notebook in RUNBOOKS:
+        title, question = source(cells(notebook)[0]).split("\n\n", 1)
+        assert title.startswith("# ") and question.startswith("> ") and question.rstrip().endswith("?"), (
+            notebook
+        )
+        *_, last = (cell for cell in cells(notebook) if cell["cell_type"] == "code")
+        tree = ast.parse(source(last)).body
+        assert len(tree) == 1 and isinstance(tree[0], ast.Expr) and isinstance(tree[0].value, ast.Name), (
+            notebook
+        )
+        shown = [o["data"][MIME] for o in last["outputs"] if MIME in o.get("data", {})]
+        assert [Verdict.of(record).gate for record in shown] == [notebook.stem], notebook
+
+
+def test_runbooks_export_nothing_and_define_little():
+    for notebook in RUNBOOKS:
+        for cell in (cell for cell in cells(notebook) if cell["cell_type"] == "code"):
+            assert "#|" not in source(cell), (notebook, cell["id"])
+            tree = ast.walk(ast.parse(source(cell)))
+            made = [n for n in tree if isinstance(n, ast.FunctionDef | ast.ClassDef)]
+            assert all(n.end_lineno - n.lineno < 5 for n in made), (notebook, cell["id"])
 
 
 def test_the_index_names_every_module():

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import os
+import re
+import signal
+import subprocess
+import sys
+import tracemalloc
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from quantbench.core.check import QuantbenchError
+from quantbench.core.clock import WallClock
+from quantbench.data.looks import read
+from quantbench.engine import sweep as sweep_module
 from quantbench.engine.backtest import Session
 from quantbench.engine.events import BAR, KIND_BAR
 from quantbench.engine.sessions import assets_of
@@ -116,3 +128,97 @@ def test_a_file_of_another_setup_is_refused(tmp_path: Any) -> None:
         with pytest.raises(QuantbenchError) as caught:
             swept(resume=tmp_path / "points", **other)
         assert caught.value.code == "QB-ENG-223"
+
+
+class Slow(Strategy):
+    """Runs in Python; where a gate is stated the sixth point waits at it, and there the test kills it."""
+
+    size: float = 1.0
+
+    def on_bar(self, bar: Any, market: Any) -> None:
+        if self.size == 6.0 and "QUANTBENCH_TEST_GATE" in os.environ:
+            Path(os.environ["QUANTBENCH_TEST_GATE"]).read_bytes()
+        market.target(bar.asset, self.size if bar.close > bar.open else 0.0)
+
+
+SIZES = {"size": [float(size) for size in range(1, 12)]}
+
+
+def test_a_killed_sweep_has_kept_what_was_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not by thousands of points only: each of these could have taken an hour."""
+    monkeypatch.setattr(sweep_module, "_KEPT_EVERY", 0.0)
+    whole = sweep(Slow, TAPE, SIZES, shown=False, per_year=365.0, **CHOICES)
+    program = f"""if 1:
+        import sys; sys.path.insert(0, "tests")
+        import test_sweep as t
+        t.sweep_module._KEPT_EVERY = 0.0
+        counted = t.TAPE.counted({str(tmp_path / "looks")!r})
+        t.sweep(t.Slow, counted, t.SIZES, shown=False, per_year=365.0, resume={str(tmp_path / "points")!r}, **t.CHOICES)
+    """
+    os.mkfifo(tmp_path / "gate")
+    gated = os.environ | {"QUANTBENCH_TEST_GATE": str(tmp_path / "gate")}
+    child = subprocess.Popen([sys.executable, "-c", program], cwd=Path(__file__).parents[1], env=gated)
+    points, begun = tmp_path / "points", WallClock().monotonic()
+    try:
+        while not (points.exists() and points.read_bytes().count(b"\n") == 6):
+            assert child.poll() is None and WallClock().monotonic() < begun + 120
+    finally:
+        child.kill()
+    assert child.wait() == -signal.SIGKILL
+    counted = TAPE.counted(tmp_path / "looks")
+    again = sweep(Slow, counted, SIZES, shown=False, per_year=365.0, resume=points, **CHOICES)
+    assert again.outcomes.tobytes() == whole.outcomes.tobytes() and again.df.equals(whole.df)
+    counted_sizes = [size for look in read(tmp_path / "looks").looks for size in look.parameters["size"]]
+    assert counted_sizes == SIZES["size"]
+
+
+class Fragile(Strategy):
+    most: float = 1e9
+    bad: float = 0.0
+
+    def on_bar(self, bar: Any, market: Any) -> None:
+        if bar.close > self.most or self.most == self.bad:
+            raise ValueError("above the most")
+        market.target(bar.asset, 1.0)
+
+
+def test_a_point_that_raises_is_named_and_the_others_are_kept(tmp_path: Path) -> None:
+    run = partial(
+        sweep, Fragile, TAPE, shown=False, workers=1, per_year=365.0, resume=tmp_path / "points", **CHOICES
+    )
+    with pytest.raises(QuantbenchError) as caught:
+        run({"most": [1e6 + k for k in range(39)], "bad": [1e6 + 30]})
+    assert caught.value.code == "QB-ENG-227" and "1000030" in str(caught.value)
+    assert "above the most" in str(caught.value)
+    assert (tmp_path / "points").read_bytes().count(b"\n") > 25
+    found = run({"most": [1e6 + k for k in range(39) if k != 30], "bad": [1e6 + 30]})
+    assert len(found) == 38 and np.isfinite(found.figure("sharpe")).all()
+
+
+def test_a_design_is_bounded_before_it_is_laid_out() -> None:
+    with pytest.raises(QuantbenchError) as caught:
+        swept_grid = {"slow": range(2, 9_000), "crowd": range(9_000), "size": np.linspace(1.0, 2.0, 9_000)}
+        sweep(Mixed, TAPE, swept_grid, shown=False, **CHOICES)
+    assert caught.value.code == "QB-ENG-222" and "728,838,000,000 points" in str(caught.value)
+
+
+def test_many_points_take_the_memory_that_was_estimated(capsys: pytest.CaptureFixture[str]) -> None:
+    """The design, what became of it, and nothing of Python's for each point."""
+    short = TAPE.truncate(dt.datetime(2019, 4, 16, tzinfo=dt.UTC))
+    run = partial(sweep, Fragile, short, {"most": (1e6, 2e6)}, design="random", per_year=365.0, workers=1)
+    run(n=10)
+    tracemalloc.start()
+    run(n=20_000)
+    peak = tracemalloc.get_traced_memory()[1] / 1e6
+    tracemalloc.stop()
+    said = float(re.findall(r"([\d.]+) MB", capsys.readouterr().out)[-1])
+    assert peak < 1.5 * said + 1.0
+
+
+def test_equal_gains_have_no_sharpe_ratio() -> None:
+    """A difference of two sums is never exactly zero."""
+    outcome = np.zeros(1, OUTCOME)
+    outcome["n_steps"], outcome["sum_return"] = 2520, sum([0.001] * 2520)
+    outcome["sum_square"] = sum([0.001**2] * 2520)
+    found = sweep_module.FIGURES["sharpe"](outcome, 1.0, 252.0, 10.0)
+    assert np.isnan(found).all()

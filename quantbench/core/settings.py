@@ -315,3 +315,4 @@ class Scale(Section):
     worker_memory_bytes: int = number(
         2 << 30, 1 << 28, 1 << 40, "Memory of one worker before it is restarted."
     )
+    max_run_seconds: float = number(3600.0, 1.0, 604800.0, "Time of one runbook before it is ended.")

@@ -29,14 +29,22 @@ from ..core.value import Value
 from ..data.looks import Look, append
 from .compiler import Binding, Lanes, bind, explain, told
 from .depth import QUEUES, Books, check_depth, middles
-from .events import KIND_BAR, KIND_CLEAR, KIND_LEVEL, KIND_QUOTE, KIND_TRADE, blank
+from quantbench.engine.events import (
+    KIND_BAR,
+    KIND_CLEAR,
+    KIND_LEVEL,
+    KIND_QUOTE,
+    KIND_RATE,
+    KIND_TRADE,
+    blank,
+)
 from .guardian import Limits
 from .ledger import set_costs
 from .loop import ON_FILL, ON_TIMER, advance, pass_time, prepare
 from .memory import FAULT, GROW, NEVER, Memory
 from .orders import check_fault
 from .result import Provenance, Result
-from .strategy import FIELDS, Strategy, code_of
+from .strategy import FIELDS, Strategy, Timer, code_of, ready
 from .tape import Tape
 from ..portfolio.costs import Costs
 
@@ -111,6 +119,22 @@ def _currencies(tape: Tape, cash: float | Mapping[str, float]) -> tuple[list[str
     return names, [float(stated.get(name, 0.0)) for name in names]
 
 
+def _capital(tape: Tape, names: list[str], amounts: list[float]) -> float:
+    "In the base currency; foreign cash counts at the first rate on the tape, so that what it gains later is a gain."
+    total, wanted = amounts[0], {c for c in range(1, len(names)) if amounts[c]}
+    code = np.array([names.index(asset.currency.code) for asset in tape.assets])
+    for chunk in tape.chunks() if wanted else ():
+        told = chunk[chunk["kind"] == KIND_RATE]
+        for c in sorted(wanted & {*code[told["asset"]].tolist()}):
+            total += amounts[c] * float(told["close"][np.argmax(code[told["asset"]] == c)])
+            wanted.discard(c)
+        if not wanted:
+            break
+    for c in sorted(wanted):
+        raise QuantbenchError("QB-ENG-241", where=f"cash in {names[c]}", value="no rate on the tape")
+    return total
+
+
 def _costs_of(setup: Setup, symbol: str) -> Costs:
     return setup.costs if isinstance(setup.costs, Costs) else setup.costs[symbol]
 
@@ -143,7 +167,7 @@ def memory_for(tape: Tape, setup: Setup) -> Memory:
     if len(names) > 1:
         memory.rates[1:] = np.nan  # until the tape tells
     run = memory.run[0]
-    capital = amounts[0]
+    capital = _capital(tape, names, amounts)
     run["equity"] = run["peak"] = run["trough"] = run["day_equity"] = run["start_equity"] = capital
     run["random"] = np.uint64((setup.seed * 0x9E3779B97F4A7C15 + 0xD1B54A32D192ED03) % 2**64)
     run["same_close"] = setup.same_close
@@ -174,6 +198,20 @@ def _arm(memory: Memory, strategy: Strategy, first: int, last: int) -> None:
     memory.bind()
 
 
+def _check_calls(strategy: Strategy, tape: Tape) -> None:
+    "A strategy that nothing on this tape would call says nothing by not trading."
+    timer, hooks = strategy.timer, set(strategy.hooks()) - {"on_start", "on_stop", "on_fill"}
+    name = type(strategy).__name__
+    if (timer is None and "on_timer" in hooks) or not isinstance(timer, Timer | None):
+        raise QuantbenchError("QB-ENG-007", where=f"{name}.timer", value=timer)
+    called = {_RAISED[kind] for kind in tape.kinds if kind in _RAISED} | {"on_timer"}
+    if not hooks & called:
+        wanted = ", ".join(sorted(called))
+        raise QuantbenchError(
+            "QB-ENG-020", where=name, value=", ".join(sorted(hooks)) or "no hooks", allowed=wanted
+        )
+
+
 def _check_choices(tape: Any, choices: Mapping[str, Any]) -> None:
     "A table is no tape, and another program's option no field of `Setup`."
     if not isinstance(tape, Tape):
@@ -196,13 +234,14 @@ class Session:
 
     def __init__(self, strategy: Strategy | type[Strategy], tape: Tape, **choices: Any) -> None:
         prepare()
-        self.strategy = strategy() if isinstance(strategy, type) else strategy
+        self.strategy = ready(strategy)
         self.tape, self.choices = tape, choices
         _check_choices(tape, choices)
         self.setup = Setup(**choices)
         self.memory = memory_for(tape, self.setup)
         facts = tape._facts
         self.start = facts.first
+        _check_calls(self.strategy, tape)
         _arm(self.memory, self.strategy, facts.first, facts.last)
         self.cash = self.memory.cash.copy()
         self.binding: Binding = bind(self.strategy, self.memory, self.setup.lane, tape.symbols)
@@ -326,15 +365,17 @@ def _execution(setup: Setup, books: Books | None) -> str:
 
 
 def _marks(tape: Tape, setup: Setup) -> tuple[Any, Any, Any]:
-    "Time, asset and price of every event that bears a price; with an order book, the middle that it then has."
+    "Time, asset and price of every event that bears a price, a rate as that of its currency; with an order book, the middle that it then has."
     memory, parts = memory_for(tape, setup), []
     for chunk in tape.chunks():
-        price = np.where(chunk["kind"] <= KIND_QUOTE, chunk["close"], np.nan)
+        rates, asset = chunk["kind"] == KIND_RATE, chunk["asset"].astype(np.int64)
+        price = np.where((chunk["kind"] <= KIND_QUOTE) | rates, chunk["close"], np.nan)
         if memory.books is not None:
             deep = (memory.assets["depth"][chunk["asset"]] == 1) & (chunk["kind"] <= KIND_CLEAR)
             price = np.where(deep, middles(chunk, memory), price)
         borne = ~np.isnan(price)
-        parts.append((chunk["known"][borne], chunk["asset"][borne], price[borne]))
+        who = np.where(rates, -1 - memory.assets["currency"][asset], asset)
+        parts.append((chunk["known"][borne], who[borne], price[borne]))
     known, asset, close = map(np.concatenate, zip(*parts, strict=True))
     return known, asset, close
 
@@ -360,7 +401,7 @@ def _again(session: Session, hook: str, place: int) -> QuantbenchError:
         again._happen(again.waiting, more=False)
     return explain(again.binding, hook, event, again.binding.state() if hook != "on_fill" else None)
 
-# %% ../../nbs/engine/75_backtest.ipynb #09fc0814
+# %% ../../nbs/engine/75_backtest.ipynb #4c4e3973
 RECORDED = ("total_return", "sharpe", "max_drawdown", "requests")
 
 
@@ -370,13 +411,15 @@ def account_of(setup: Setup) -> str:
 
 
 def look_at(
-    tape: Tape, strategy: Any, setup: Setup, by: str, parameters: Mapping[str, Any], outcomes: Mapping[str, Any]
+    tape: Tape, strategy: Any, setup: Setup, by: str, parameters: Mapping[str, Any], outcomes: Mapping[str, Any],
+    judged: tuple[int, int] | None = None,
 ) -> Look:  # fmt: skip
-    "Points of a strategy that were run on a tape, as a ledger of looks has them."
+    "Points of a strategy that were run on a tape, as a ledger of looks has them; `judged`: the window that a verdict rests on."
     facts, code = tape._facts, code_of(strategy)
+    first, last = judged or (facts.first, facts.last)
     return Look(
-        by, code, tape.market, tape.hash, facts.first, facts.last, account_of(setup), parameters, outcomes
-    )
+        by, code, tape.market, tape.hash, first, last, account_of(setup), parameters, outcomes, judged is not None
+    )  # fmt: skip
 
 
 def _figures(result: Result | None) -> list[float]:

@@ -29,7 +29,7 @@ from .backtest import Setup, backtest
 from .compiler import compile_lanes
 from .memory import KEEP_CURVE, KEEP_FILLS, KEEP_TRANSITIONS
 from .metrics import METRICS, underwater
-from .result import Result, capital
+from .result import Result
 from .strategy import Strategy, param
 from .sweep import OUTCOME, Machine, Sweep, begun, choices_of
 from .tape import Tape
@@ -243,11 +243,21 @@ def numbers(result: Result, held: Result | None, bounds: Mapping[str, tuple[floa
 # %% ../../nbs/engine/77_explore.ipynb #f789ba64
 def outcome_of(found: tuple[Any, ...], result: Result) -> tuple[Any, ...]:
     "A point's outcome with the sums over its steps, which a run that keeps its curve leaves out; one after another, as the loop adds."
-    equity = np.r_[capital(result.logs), result.logs.curve["equity"]]
+    equity = np.r_[result.logs.capital, result.logs.curve["equity"]]
     with np.errstate(divide="ignore", invalid="ignore"):  # an account may be at zero
         change = equity[1:] / equity[:-1] - 1.0
     sums = {"sum_return": change.cumsum()[-1], "sum_square": (change * change).cumsum()[-1]}
     return tuple(sums.get(name, value) for name, value in zip(OUTCOME.names or (), found, strict=True))
+
+
+def _nothing_yet(strategy: Any, tape: Tape, first: Mapping[str, Any], choices: Mapping[str, Any]) -> Sweep:
+    "A sweep without points; on a tape that tells no frequency its Sharpe ratios are none."
+    try:
+        return begun(strategy, tape, dict(first), None, choices)
+    except QuantbenchError as error:
+        if error.code != "QB-METRIC-002":
+            raise
+        return begun(strategy, tape, dict(first), math.nan, choices)
 
 
 class Explorer(Shown):
@@ -270,7 +280,7 @@ class Explorer(Shown):
             for name, value in self.values.items()
         }
         first = {name: np.array([value]) for name, value in self.values.items()}
-        self._empty = begun(self.strategy, self.tape, first, None, choices)
+        self._empty = _nothing_yet(self.strategy, self.tape, first, choices)
         self.hold = holding(self.tape, choices)
         lanes = compile_lanes(point, choices.get("lane", "auto"))
         keep = KEEP_CURVE | KEEP_FILLS | KEEP_TRANSITIONS

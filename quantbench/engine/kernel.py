@@ -85,7 +85,10 @@ def _imported(name: str) -> frozenset[str]:
     for node in ast.walk(ast.parse(_text(name))):
         if isinstance(node, ast.ImportFrom):
             module = resolve_name("." * node.level + (node.module or ""), name.rpartition(".")[0])
-            if module.startswith(("quantbench.engine.", "quantbench.portfolio.")) and module != name:
+            if (
+                module.startswith(("quantbench.engine.", "quantbench.portfolio.", "quantbench.gates."))
+                and module != name
+            ):
                 found |= _imported(module)
     return frozenset(found)
 

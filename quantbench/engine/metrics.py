@@ -27,7 +27,8 @@ from ..core.show import Table, table
 __all__ = ['Floats', 'Ints', 'DAY', 'METRICS', 'instants', 'years', 'Frequency', 'frequency', 'Track', 'simple_returns', 'Growth',
            'growth', 'underwater', 'Drawdown', 'drawdowns', 'Reward', 'reward', 'period_rate', 'Tails', 'tails',
            'Shape', 'shape', 'Odds', 'odds', 'time_in_market', 'turnover', 'calendar_returns', 'monthly',
-           'rolling_sharpe', 'Metric', 'measure', 'figures', 'intervals', 'plausibility', 'Comparison', 'against']
+           'rolling_sharpe', 'Metric', 'measure', 'figures', 'histories', 'intervals', 'plausibility', 'Comparison',
+           'against']
 
 # %% ../../nbs/engine/73_metrics.ipynb #b1aa71e3
 Floats = np.ndarray[Any, np.dtype[np.float64]]
@@ -81,6 +82,7 @@ _STEPS = {  # days between two points: usual, longest forgiven, periods a year
     "week": (5.5, 8.5, 9.5, 52),
     "day": (0.8, 1.3, 5.5, 0),
 }
+_DAYS = {6: 313, 7: 365}  # a year, by days of the week; else 252
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,21 +100,23 @@ def frequency(times: Ints) -> Frequency:
     "Inferred from the distances between times; refused when they tell none."
     gaps = np.diff(times)
     step = float(np.median(gaps))
-    weekdays = np.bincount(times // DAY % 7) / len(times)
-    days = 365 if np.count_nonzero(weekdays > 0.03) > 5 else 252
+    named, held = np.unique(times // DAY, return_counts=True)
+    days = _DAYS.get(int(np.count_nonzero(np.bincount(times // DAY % 7) > 0.03 * len(times))), 252)
     for period, (low, usual, longest, count) in _STEPS.items():
         if low * DAY <= step <= usual * DAY and len(gaps) > 1:
             odd = gaps[(gaps < low * DAY) | (gaps > longest * DAY)].sum() / (times[-1] - times[0])
-            if odd <= 0.1:
+            if odd <= 0.1 and len(gaps) >= _whole(times, count or days):
                 return Frequency(period, count or days)
-    _, held = np.unique(times // DAY, return_counts=True)
     regular = float(np.mean(np.abs(gaps - step) <= 0.01 * step))
-    if step < 0.8 * DAY and regular >= 0.8 and len(held) >= 3:
+    if step < 0.8 * DAY and regular >= 0.8 and len(held) >= max(3, _whole(times, days)):
         return Frequency(_duration(step), days * float(np.median(held)))
-    found = (
-        f"{len(times)} points on {len(held)} days, {_duration(step)} apart; {regular:.0%} of the distances so"
-    )
+    found = f"{len(times)} points on {len(named)} days, {_duration(step)} apart; {regular:.0%} of the distances so"
     raise QuantbenchError("QB-METRIC-002", where="times", value=found)
+
+
+def _whole(times: Ints, per_year: float) -> float:
+    "How many periods there must be at least: six in seven of those that the years have."
+    return 6 / 7 * per_year * years(times) - 3.0
 
 
 def _duration(nanoseconds: float) -> str:
@@ -271,7 +275,12 @@ def _deviation(values: Floats) -> float:
     if len(values) < 2:
         return np.nan
     found = float(np.std(values, ddof=1))
-    return 0.0 if found <= 1e-13 * abs(float(np.mean(values))) else found
+    return 0.0 if found <= _rounding(float(np.mean(values))) else found
+
+
+def _rounding(mean: Any) -> Any:
+    "What returns of equal gains may differ by: a quotient near one is exact to 2e-16."
+    return 1e-15 + 1e-13 * abs(mean)
 
 # %% ../../nbs/engine/73_metrics.ipynb #43189382
 class Tails(NamedTuple):
@@ -450,22 +459,32 @@ def _resampled(n: int, rows: int, block: float, rng: np.random.Generator) -> Int
     return np.where(index >= n, index - n, index)
 
 
-def intervals(
-    track: Track, *, seed: int = 0, samples: int = 1000, block: float | None = None, level: float = 0.95
-) -> dict[str, tuple[float, float]]:
-    "Between which bounds Sharpe, CAGR and max drawdown lie, from a stationary bootstrap of the returns."
+def histories(
+    track: Track, *, seed: int = 0, samples: int = 1000, block: float | None = None
+) -> tuple[Floats, Floats, Floats]:
+    "Sharpe, CAGR and max drawdown of histories that a stationary bootstrap of the returns makes; NaN if the account was lost."
     n = len(track.returns)
     length = float(np.ceil(n ** (1 / 3))) if block is None else block
     within(length, 1, n, code="QB-METRIC-004", where="block")
-    within(level, 0.5, 0.999, code="QB-METRIC-004", where="level")
-    if not np.isfinite(track.returns).all() or track.returns.min() <= -1:
-        return dict.fromkeys(("Sharpe", "CAGR", "max drawdown"), (np.nan, np.nan))
+    if n < 2 or not np.isfinite(track.returns).all() or track.returns.min() <= -1:
+        unknown = np.full(samples, np.nan)
+        return unknown, unknown, unknown
     rng, logs, found = np.random.default_rng(seed), np.log1p(track.returns), []
     rows = max(1, 2**19 // n)  # at a time: a few MB
     for first in range(0, samples, rows):
         index = _resampled(n, min(rows, samples - first), length, rng)
         found.append(_headline(track, track.returns[index], np.cumsum(logs[index], axis=1)))
-    bounds = np.quantile(np.concatenate(found, axis=1), [(1 - level) / 2, (1 + level) / 2], axis=1)
+    sharpe, cagr, drawdown = np.concatenate(found, axis=1)
+    return sharpe, cagr, drawdown
+
+
+def intervals(
+    track: Track, *, seed: int = 0, samples: int = 1000, block: float | None = None, level: float = 0.95
+) -> dict[str, tuple[float, float]]:
+    "Between which bounds Sharpe, CAGR and max drawdown lie in such histories."
+    within(level, 0.5, 0.999, code="QB-METRIC-004", where="level")
+    made = histories(track, seed=seed, samples=samples, block=block)
+    bounds = np.quantile(np.array(made), [(1 - level) / 2, (1 + level) / 2], axis=1)
     return {
         name: (float(low), float(high))
         for name, low, high in zip(("Sharpe", "CAGR", "max drawdown"), *bounds, strict=True)
@@ -474,9 +493,11 @@ def intervals(
 
 def _headline(track: Track, returns: Floats, growth: Floats) -> Floats:
     "Sharpe, CAGR and max drawdown of each row; `growth` is the logarithm of equity."
-    rate = period_rate(track.rf, track.per_year)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = (returns.mean(axis=1) - rate) / returns.std(axis=1, ddof=1) * math.sqrt(track.per_year)
+    mean, deviation = returns.mean(axis=1), returns.std(axis=1, ddof=1)
+    excess = (mean - period_rate(track.rf, track.per_year)) * math.sqrt(track.per_year)
+    moved = deviation > _rounding(mean)
+    nothing = 0.0 if _deviation(track.returns) else np.nan
+    ratio = np.where(moved, excess / np.where(moved, deviation, 1.0), nothing)
     peak = np.maximum.accumulate(np.maximum(growth, 0.0), axis=1)
     return np.array(
         [ratio, np.expm1(growth[:, -1] / years(track.times)), np.expm1((growth - peak).min(axis=1))]

@@ -119,9 +119,9 @@ def _plugin(point: EntryPoint) -> Iterator[Place]:
         yield from _in_module(point.module, owner)
 
 
-def places(start: Path | None = None) -> list[Place]:
+def places(start: Path | str | None = None) -> list[Place]:
     "Everything that may be a strategy, unimported; each class once."
-    named, file = _own((start or Path.cwd()).absolute())
+    named, file = _own(Path(start or Path.cwd()).absolute())
     listed = list(_in_module(GROUP, "quantbench")) if _spec(GROUP)[0] else []
     for module in named:
         listed += _in_module(module, file)
@@ -141,7 +141,7 @@ def _loaded(place: Place) -> type[Strategy] | None:
         raise QuantbenchError("QB-ENG-166", where=where, value=f"{type(error).__name__}: {error}") from error
 
 
-def find(name: str, start: Path | None = None) -> type[Strategy]:
+def find(name: str, start: Path | str | None = None) -> type[Strategy]:
     "The strategy of that name."
     known = places(start)
     made = [(place, cls) for place in known if place.name == name and (cls := _loaded(place)) is not None]
@@ -204,7 +204,7 @@ def _row(place: Place) -> Row | None:
     )
 
 
-def found(start: Path | None = None) -> Found:
+def found(start: Path | str | None = None) -> Found:
     "Every strategy by name; imports them all."
     rows = [row for place in places(start) if (row := _row(place)) is not None]
     return Found(tuple(sorted(rows, key=lambda row: (row.name, row.module))))

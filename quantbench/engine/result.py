@@ -40,9 +40,9 @@ from quantbench.engine.metrics import (
 
 # %% auto #0
 __all__ = ['Marks', 'REFEREES', 'Frame', 'Provenance', 'Logs', 'digest', 'booked', 'orders_table', 'rejections_table',
-           'fills_table', 'positions_table', 'trades_table', 'traded', 'cost_sums', 'capital', 'cost_share',
-           'costs_table', 'assets_table', 'replay', 'replay_vectorbt', 'Result', 'check', 'Difference', 'compare',
-           'golden', 'plot', 'warnings_of', 'headline', 'card', 'page']
+           'fills_table', 'positions_table', 'trades_table', 'traded', 'cost_sums', 'cost_share', 'costs_table',
+           'assets_table', 'replay', 'replay_vectorbt', 'Result', 'Checked', 'check', 'Difference', 'compare', 'golden',
+           'plot', 'warnings_of', 'headline', 'card', 'page']
 
 # %% ../../nbs/engine/74_result.ipynb #f74c0471
 @dataclass(frozen=True, repr=False, eq=False, slots=True)
@@ -124,12 +124,14 @@ class Logs:
     symbols: tuple[str, ...]
     start: int  # nanoseconds: the moment of the initial capital
     cash: tuple[float, ...]  # initial, by currency; the first is the base
+    capital: float  # the same in the base currency, at the rates of the start
     rates: tuple[float, ...]  # base units for one unit of each, at the end
     assets: Any  # lot, multiplier, currency, and at the end lots, last, cost
     curve: Any
     fills: Any
     transitions: Any
     flows: Any
+    settled: int  # fills in the ledger; later ones happened and were not heard of
     stopped: tuple[int, ...]  # orders by the Guardian check that stopped them
 
     @classmethod
@@ -139,8 +141,8 @@ class Logs:
         if len(curve) < 2 or len(named) != len(memory.assets) or not ordered:
             value = f"{len(curve)} points; {len(named)} symbols for {len(memory.assets)} assets"
             raise QuantbenchError("QB-ENG-201", where="Logs.of", value=value)
-        capital = np.zeros(len(memory.cash))
-        capital[: np.size(cash)] = cash
+        amounts = np.zeros(len(memory.cash))
+        amounts[: np.size(cash)] = cash
         assets = np.zeros(len(named), [(name, memory.assets.dtype[name]) for name in _ASSET])
         for name in _ASSET:
             assets[name] = memory.assets[name]
@@ -152,10 +154,12 @@ class Logs:
         return cls(
             named,
             first,
-            tuple(capital.tolist()),
+            tuple(amounts.tolist()),
+            float(memory.run[0]["start_equity"]),
             tuple(memory.rates.tolist()),
             assets,
             **logs,
+            settled=int(memory.run[0]["settled"]),
             stopped=stopped,
         )
 
@@ -187,9 +191,8 @@ def _points(logs: Logs) -> Any:
 
 
 def booked(logs: Logs) -> Any:
-    "When each fill reached the ledger: in their order, when it was heard of."
-    heard = logs.fills["heard"]
-    return np.maximum.accumulate(heard) if len(heard) else heard
+    "The fills that the ledger knows: all but those on their way when the run ended."
+    return logs.fills[: logs.settled]
 
 # %% ../../nbs/engine/74_result.ipynb #d32fd43e
 def orders_table(logs: Logs) -> dict[str, Any]:
@@ -247,23 +250,29 @@ def fills_table(logs: Logs) -> dict[str, Any]:
 
 
 def positions_table(logs: Logs) -> dict[str, Any]:
-    "What is held after each fill."
-    fills = logs.fills
-    signed = fills["lots"] * fills["side"]
-    held = np.zeros(len(fills), np.int64)
-    for asset in np.unique(fills["asset"]):
-        mine = fills["asset"] == asset
-        held[mine] = np.cumsum(signed[mine])
+    "What is held after each fill, split and delisting, when the ledger learns of it."
+    fills, flows = booked(logs), logs.flows[np.isin(logs.flows["kind"], (FLOW_SPLIT, FLOW_DELISTING))]
+    heard = np.maximum.accumulate(fills["heard"]) if len(fills) else fills["heard"]
+    before = flows["after"]  # of the fills, so many came first
+    time, asset = np.insert(heard, before, flows["time"]), np.insert(fills["asset"], before, flows["asset"])
+    change = np.insert(fills["lots"] * fills["side"], before, 0)
+    stated = np.insert(np.full(len(fills), -1), before, np.arange(len(flows)))
+    held, lots = np.zeros(len(logs.symbols), np.int64), np.zeros(len(time), np.int64)
+    for k, (a, more, flow) in enumerate(zip(asset.tolist(), change.tolist(), stated.tolist(), strict=True)):
+        held[a] = held[a] + more if flow < 0 else flows["lots"][flow]
+        lots[k] = held[a]
     return {
-        "time": _times(booked(logs)),
-        "symbol": _named(fills["asset"], logs.symbols),
-        "quantity": held * logs.assets["lot"][fills["asset"]],
+        "time": _times(time),
+        "symbol": _named(asset, logs.symbols),
+        "quantity": lots * logs.assets["lot"][asset],
     }
 
 
 def trades_table(logs: Logs) -> dict[str, Any]:
-    "From flat to flat, first in, first out; open ones last, with what is closed of them."
-    trips = round_trips(tax_lots(logs.fills, logs.assets, logs.flows))
+    "From flat to flat, first in, first out, in the order of opening; of an open one the profit of what is closed."
+    trips = round_trips(tax_lots(booked(logs), logs.assets, logs.flows))
+    came = _came(logs, trips)
+    profit = trips["profit"] + came
     unit = logs.assets["multiplier"][trips["asset"]]
     basis = np.abs(trips["entry"] * trips["quantity"] * unit)
     return {
@@ -275,9 +284,21 @@ def trades_table(logs: Logs) -> dict[str, Any]:
         "entry": trips["entry"],
         "exit": trips["exit"],
         "costs": trips["fees"],
-        "profit": trips["profit"],
-        "gain": np.divide(trips["profit"], basis, out=np.full(len(trips), np.nan), where=basis > 0),
+        "flows": came,
+        "profit": profit,
+        "gain": np.divide(profit, basis, out=np.full(len(trips), np.nan), where=basis > 0),
     }
+
+
+def _came(logs: Logs, trips: Any) -> Any:
+    "Dividends and borrow of each trade: of the asset's trades the last that was open by then."
+    flows = logs.flows[np.isin(logs.flows["kind"], (FLOW_DIVIDEND, FLOW_BORROW))]
+    found = np.zeros(len(trips))
+    for asset in np.unique(flows["asset"]):
+        mine, of = flows[flows["asset"] == asset], np.flatnonzero(trips["asset"] == asset)
+        place = np.searchsorted(trips["opened"][of], mine["time"], side="right") - 1
+        np.add.at(found, of[place], mine["amount"])
+    return found
 
 # %% ../../nbs/engine/74_result.ipynb #cc2aa382
 def _rates(logs: Logs) -> Any:
@@ -285,10 +306,10 @@ def _rates(logs: Logs) -> Any:
 
 
 def traded(logs: Logs) -> Any:
-    "What each fill was worth, in the base currency."
-    asset = logs.fills["asset"]
-    unit = (logs.assets["lot"] * logs.assets["multiplier"] * _rates(logs))[asset]
-    return np.abs(logs.fills["lots"] * logs.fills["price"] * unit)
+    "What each fill in the ledger was worth, in the base currency."
+    fills = booked(logs)
+    unit = (logs.assets["lot"] * logs.assets["multiplier"] * _rates(logs))[fills["asset"]]
+    return np.abs(fills["lots"] * fills["price"] * unit)
 
 
 def _flow_sums(logs: Logs) -> dict[str, float]:
@@ -301,26 +322,23 @@ def _flow_sums(logs: Logs) -> dict[str, float]:
 
 def cost_sums(logs: Logs) -> dict[str, float]:
     "What was paid, by kind, in the base currency."
-    rate, flows = _rates(logs)[logs.fills["asset"]], _flow_sums(logs)
-    paid = {kind: float((logs.fills[kind] * rate).sum()) for kind in _PAID}
+    fills, flows = booked(logs), _flow_sums(logs)
+    rate = _rates(logs)[fills["asset"]]
+    paid = {kind: float((fills[kind] * rate).sum()) for kind in _PAID}
     return paid | {kind: -flows[kind] + 0.0 for kind in ("borrow", "financing")}
-
-
-def capital(logs: Logs) -> float:
-    return sum(c * r for c, r in zip(logs.cash, logs.rates, strict=True) if c)
 
 
 def cost_share(logs: Logs) -> float:
     "Costs as a part of the profit before them; NaN if there was none."
     costs = sum(cost_sums(logs).values())
-    gross = float(logs.curve["equity"][-1]) - capital(logs) + costs
+    gross = float(logs.curve["equity"][-1]) - logs.capital + costs
     return costs / gross if gross > 0 else math.nan
 
 # %% ../../nbs/engine/74_result.ipynb #e162db2d
 def costs_table(logs: Logs) -> dict[str, Any]:
     sums, volume = cost_sums(logs), float(traded(logs).sum())
     amounts = np.array(list(sums.values()))
-    gross = float(logs.curve["equity"][-1]) - capital(logs) + amounts.sum()
+    gross = float(logs.curve["equity"][-1]) - logs.capital + amounts.sum()
     return {
         "kind": list(sums),
         "amount": amounts,
@@ -331,7 +349,7 @@ def costs_table(logs: Logs) -> dict[str, Any]:
 
 def assets_table(logs: Logs) -> dict[str, Any]:
     "For each asset: what was done, paid and earned; profit is realised and open, after all costs, in the asset's currency."
-    fills, flows, assets, n = logs.fills, logs.flows, logs.assets, len(logs.symbols)
+    fills, flows, assets, n = booked(logs), logs.flows, logs.assets, len(logs.symbols)
     unit = assets["lot"] * assets["multiplier"]
     notional = fills["lots"] * fills["price"] * unit[fills["asset"]]
     signed = np.bincount(fills["asset"], -fills["side"] * notional, n)
@@ -416,6 +434,9 @@ def replay(logs: Logs, marks: tuple[Any, Any, Any]) -> list[float]:
     return found
 
 # %% ../../nbs/engine/74_result.ipynb #b91fe85d
+_MOST_CELLS = 20_000_000  # of a matrix of which vectorbt needs about ten: 2 GB
+
+
 def _prices_at(times: Any, marks: tuple[Any, Any, Any], n: int) -> Any:
     "The last price of each asset at each time; before its first, that one."
     when, asset, price = (np.asarray(column) for column in marks)
@@ -427,6 +448,19 @@ def _prices_at(times: Any, marks: tuple[Any, Any, Any], n: int) -> Any:
     return found
 
 
+def _unknown_to_vectorbt(logs: Logs, prices: Any) -> str:
+    "What of this run it has no idea of; nothing if it can judge."
+    cells = len(logs.symbols) * (len(logs.curve) + len(logs.fills))
+    if len(logs.cash) > 1:
+        return "several currencies"
+    known = {FLOW_BORROW, FLOW_FINANCING}
+    if other := {*logs.flows["kind"].tolist()} - known:
+        return "it knows no " + ", no ".join(_FLOWS[kind] for kind in sorted(other))
+    if min(np.min(prices, initial=1.0), np.min(logs.fills["price"], initial=1.0)) <= 0:
+        return "prices at or below zero"
+    return f"more than {_MOST_CELLS:,} cells: {cells:,} points times assets" if cells > _MOST_CELLS else ""
+
+
 def replay_vectorbt(logs: Logs, marks: tuple[Any, Any, Any]) -> Any:
     "The same from vectorbt's `Portfolio.from_orders`."
     with warnings.catch_warnings():
@@ -435,10 +469,8 @@ def replay_vectorbt(logs: Logs, marks: tuple[Any, Any, Any]) -> Any:
             import vectorbt
         except ImportError as error:
             raise QuantbenchError("QB-ENG-200", where="check", value=error) from error
-        if len(logs.cash) > 1 or not np.isin(logs.flows["kind"], (FLOW_BORROW, FLOW_FINANCING)).all():
-            raise QuantbenchError(
-                "QB-ENG-204", where="vectorbt", value="splits, dividends or several currencies"
-            )
+        if unknown := _unknown_to_vectorbt(logs, marks[2]):
+            raise QuantbenchError("QB-ENG-204", where="vectorbt", value=unknown)
         times, n = logs.curve["time"], len(logs.symbols)
         point = _points(logs)
         fills = logs.fills[point < len(times)]
@@ -521,7 +553,7 @@ class Result(Shown):
         "The curve from the initial capital on, for metrics."
         logs = self.logs
         times = np.concatenate([[logs.start], logs.curve["time"]])
-        worth = np.concatenate([[capital(logs)], logs.curve["equity"]])
+        worth = np.concatenate([[logs.capital], logs.curve["equity"]])
         days = len(np.unique(times // 86_400_000_000_000))
         try:
             every = "day" if days >= 60 and len(times) > 1.5 * days else ""
@@ -602,13 +634,12 @@ class Result(Shown):
         point = (curve["time"] - 1).astype("M8[ns]").astype("M8[M]").astype(int)
         months, place = np.unique(point, return_inverse=True)
         mean = np.bincount(place, curve["equity"]) / np.bincount(place)
-        at = _points(self.logs)
-        inside = at < len(curve)
-        worth = np.bincount(place[at[inside]], traded(self.logs)[inside], len(months))
+        at = np.minimum(_points(self.logs)[: self.logs.settled], len(curve) - 1)
+        worth = np.bincount(place[at], traded(self.logs), len(months))
         start = _times(months.astype("M8[M]").astype("M8[ns]").astype(np.int64))
         return self._frame("turnover", {"month": start, "traded": worth, "of_equity": worth / mean})
 
-    def check(self, *referees: str) -> dict[str, float]:
+    def check(self, *referees: str) -> Checked:
         "The largest difference by referee, as a part of equity; refused at the first point above 1e-9."
         return check(self, *referees)
 
@@ -631,12 +662,24 @@ class Result(Shown):
         return page(self)
 
 # %% ../../nbs/engine/74_result.ipynb #927ae1a7
-def check(result: Result, *referees: str) -> dict[str, float]:
-    "The largest difference by referee; without names, all that can judge this run."
+class Checked(dict[str, float]):
+    "The largest difference by referee, and who could not judge this run, with the reason."
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.silent: dict[str, str] = {}
+
+    def __repr__(self) -> str:
+        said = [f"{name} agrees to {apart:.1e}" for name, apart in self.items()]
+        return ", ".join(said + [f"{name} cannot judge: {why}" for name, why in self.silent.items()])
+
+
+def check(result: Result, *referees: str) -> Checked:
+    "The largest difference by referee; without names, all that can judge this run, and why the others cannot."
     if result.marks is None:
         raise QuantbenchError("QB-ENG-203", where="check", value="no marks")
     marks, ours = result.marks(), result.logs.curve["equity"]
-    found = {}
+    found = Checked()
     for name in referees or tuple(REFEREES):
         if name not in REFEREES:
             raise QuantbenchError("QB-ENG-204", where="check", value=name, allowed=nearest(name, REFEREES))
@@ -645,13 +688,14 @@ def check(result: Result, *referees: str) -> dict[str, float]:
         except QuantbenchError as error:
             if referees or error.code != "QB-ENG-204":
                 raise
+            found.silent[name] = str(error.value)
             continue
         found[name] = _agree(result.logs, name, ours, theirs)
     return found
 
 
 def _agree(logs: Logs, name: str, ours: Any, theirs: Any) -> float:
-    apart = np.abs(ours - theirs) / np.maximum(np.abs(ours), capital(logs))
+    apart = np.abs(ours - theirs) / np.maximum(np.abs(ours), logs.capital)
     wrong = np.flatnonzero(~(apart <= 1e-9))
     if len(wrong):
         k = int(wrong[0])
@@ -821,7 +865,7 @@ def warnings_of(result: Result) -> list[str]:
 
 def headline(result: Result) -> str:
     found, bounds, share = result.metrics, result.intervals["Sharpe"], cost_share(result.logs)
-    closed = int(np.isfinite(result.trades["exit"]).sum())
+    closed = len(result.trades) - result.trades.arrow["closed"].null_count
     costs = f"costs {share:.0%} of gross profit" if share == share else "no gross profit"
     span = result.logs.curve["time"][-1] - result.logs.curve["time"][0]
     yearly = (

@@ -22,6 +22,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
+from importlib.metadata import version
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -40,11 +41,18 @@ from .tape import Tape
 from .window import lay
 
 # %% auto #0
-__all__ = ['Columns', 'DESIGNS', 'OUTCOME', 'FIGURES', 'choices_of', 'points', 'Machine', 'drive', 'expected_maximum', 'Sweep',
+__all__ = ['Columns', 'OUTCOME', 'DESIGNS', 'FIGURES', 'choices_of', 'points', 'Machine', 'drive', 'expected_maximum', 'Sweep',
            'Best', 'Finished', 'progress', 'identity', 'needed', 'begun', 'sweep']
 
 # %% ../../nbs/engine/76_sweep.ipynb #18f8e10c
 Columns = dict[str, np.ndarray[Any, Any]]
+OUTCOME = np.dtype(
+    [(name, kind) for name, kind in (
+        ("equity", "f8"), ("sum_return", "f8"), ("sum_square", "f8"), ("n_steps", "i8"), ("max_drawdown", "f8"),
+        ("turnover", "f8"), ("fees", "f8"), ("requests", "i8"), ("stopped", "i8"),
+    )],
+    align=True,
+)  # fmt: skip
 DESIGNS = ("grid", "random", "sobol")
 
 
@@ -91,14 +99,17 @@ def _from_unit(unit: Any, values: Any, interval: bool) -> Any:
 
 
 def points(
-    strategy: Any, grid: Mapping[str, Any], *, design: str = "grid", n: int | None = None, seed: int = 0
-) -> Columns:
+    strategy: Any, grid: Mapping[str, Any], *, design: str = "grid", n: int | None = None, seed: int = 0, most_mb: float = math.inf
+) -> Columns:  # fmt: skip
     "A column of values for each parameter of the design; a row is a point, none twice."
     if design not in DESIGNS or not grid:
         raise QuantbenchError("QB-ENG-221", where="sweep, design", value=design if grid else "no parameters")
     chosen = {name: choices_of(strategy, name, values) for name, values in grid.items()}
     if (design == "grid") != (n is None) or (n is not None and n < 1):
         raise QuantbenchError("QB-ENG-221", where="sweep, n", value=n)
+    count = n or math.prod(len(np.unique(values)) for values, _ in chosen.values())
+    if not (size := count * (2 * OUTCOME.itemsize + 16 * len(chosen)) / 1e6) <= most_mb:
+        raise QuantbenchError("QB-ENG-222", where=f"design of {count:,} points", value=f"{size:,.0f} MB")
     if n is None:
         axes = np.meshgrid(*(np.unique(values) for values, _ in chosen.values()), indexing="ij")
         return {name: axis.ravel() for name, axis in zip(chosen, axes, strict=True)}
@@ -109,13 +120,6 @@ def points(
     return {name: column[first] for name, column in drawn.items()}
 
 # %% ../../nbs/engine/76_sweep.ipynb #f0e03950
-OUTCOME = np.dtype(
-    [(name, kind) for name, kind in (
-        ("equity", "f8"), ("sum_return", "f8"), ("sum_square", "f8"), ("n_steps", "i8"), ("max_drawdown", "f8"),
-        ("turnover", "f8"), ("fees", "f8"), ("requests", "i8"), ("stopped", "i8"),
-    )],
-    align=True,
-)  # fmt: skip
 _SUMS = ("equity", "sum_return", "sum_square", "n_steps", "max_drawdown", "turnover", "fees")
 _RESTORED = ("run", "assets", "orders", "held", "cash", "rates", "interest", "rate_times", "history")
 
@@ -178,8 +182,8 @@ def _play(machine: Machine, strategy: Any, point: Mapping[str, Any]) -> tuple[An
     try:
         return machine.play(strategy(**point))
     except QuantbenchError as error:
-        where = f"sweep of {strategy.__name__}"
-        raise QuantbenchError("QB-ENG-227", where=where, value=f"{dict(point)}: {error}") from error
+        what = f"{dict(point)}: {error.where}, {error.value}"
+        raise QuantbenchError("QB-ENG-227", where=f"sweep of {strategy.__name__}", value=what) from error
 
 
 def drive(
@@ -189,7 +193,7 @@ def drive(
     idle = queue.SimpleQueue[Machine]()
     for machine in machines:
         idle.put(machine)
-    size = max(1, min(64, len(rows) // (8 * len(machines))))
+    size = max(1, min(64, len(rows) // (8 * len(machines)))) if machines[0].again else 1
 
     def run(span: slice) -> slice:
         machine = idle.get()
@@ -216,7 +220,7 @@ def _sharpe(o: Any, per_year: float) -> Any:
     mean = o["sum_return"] / steps
     spread = (o["sum_square"] - steps * mean**2) / (steps - 1)
     deviation = np.sqrt(np.maximum(spread, 0.0))
-    moved = deviation > 1e-12 * np.abs(mean)
+    moved = deviation > 1e-6 * np.abs(mean)  # a difference of sums: less is rounding
     return np.where(moved, mean / np.where(moved, deviation, 1.0), np.nan) * math.sqrt(per_year)
 
 
@@ -225,7 +229,7 @@ FIGURES: Mapping[str, Callable[[Any, float, float, float], Any]] = {
     "cagr": lambda o, cash, _, time: np.maximum(o["equity"] / cash, 0.0) ** (1.0 / time) - 1.0,
     "sharpe": lambda o, _, per_year, __: _sharpe(o, per_year),
     "max_drawdown": lambda o, *_: 0.0 - o["max_drawdown"],
-    "turnover": lambda o, cash, _, time: o["turnover"] / cash / time,
+    "traded": lambda o, *_: o["turnover"],
     "fees": lambda o, *_: o["fees"],
     "requests": lambda o, *_: o[
         "requests"
@@ -439,21 +443,40 @@ class _Line:
         print(f"\r{self.done:,} of {self.total:,} points" + " " * 40, flush=True)
 
 # %% ../../nbs/engine/76_sweep.ipynb #40deab6d
+_KEPT_EVERY = 1.0  # seconds that a killed sweep may lose
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows(Sequence[Mapping[str, Any]]):
+    "The points that are to be run, each made when it is asked for: a million of them need no memory."
+
+    found: Sweep
+    todo: Any
+
+    def __len__(self) -> int:
+        return len(self.todo)
+
+    def __getitem__(self, k: Any) -> Any:
+        return self.found.parameters(self.todo[k])
+
+
 class _Book:
     "Where finished points go: the result, the ledger, the file."
 
     def __init__(self, result: Sweep, todo: Any, tape: Tape, setup: Setup, file: Finished | None) -> None:
         self.result, self.todo, self.tape, self.setup, self.file = result, todo, tape, setup, file
         self.fresh, self.pending = np.zeros(len(todo), OUTCOME), list[int]()
+        self.clock = WallClock()
+        self.kept = self.clock.monotonic()
 
     def enter(self, span: slice) -> None:
         self.result.outcomes[self.todo[span]] = self.fresh[span]
         self.pending += self.todo[span].tolist()
-        if len(self.pending) >= 4096:
+        if len(self.pending) >= 4096 or self.clock.monotonic() - self.kept >= _KEPT_EVERY:
             self.flush()
 
     def flush(self) -> None:
-        taken, self.pending = self.pending, []
+        taken, self.pending, self.kept = self.pending, [], self.clock.monotonic()
         if taken and self.tape.looks:
             append(self.tape.looks, [self.result.looks("sweep", self.tape, self.setup, taken)])
         if taken and self.file is not None:
@@ -465,7 +488,9 @@ def identity(strategy: Any, tape: Tape, setup: Setup) -> str:
     chosen = {name: value for name, value in asdict(setup).items() if name != "lane"}
     parameters = {name: p.default for name, p in strategy.parameters.items()}
     return sha256(
-        repr((strategy().code_hash, strategy.states, parameters, tape.hash, chosen)).encode()
+        repr(
+            (version("quantbench"), strategy().code_hash, strategy.states, parameters, tape.hash, chosen)
+        ).encode()
     ).hexdigest()
 
 
@@ -480,7 +505,7 @@ def needed(machine: Machine, strategy: Any, columns: Columns, workers: int) -> f
         if declared.make in ("window", "array"):
             worker += 8 * (size or 0) * (len(machine.tape.assets) if declared.each else 1)
     count = len(next(iter(columns.values())))
-    return float(count * (OUTCOME.itemsize + 8 * len(columns)) + workers * worker) / 1e6
+    return float(count * (2 * OUTCOME.itemsize + 16 * len(columns)) + workers * worker) / 1e6
 
 # %% ../../nbs/engine/76_sweep.ipynb #a345f2a5
 def _run(
@@ -489,7 +514,7 @@ def _run(
     "The points that are not there yet."
     found, strategy = book.result, book.result.strategy
     lanes = compile_lanes(strategy(), choices.get("lane", "auto"))
-    rows = [found.parameters(point) for point in book.todo]
+    rows = _Rows(found, book.todo)
     machines = [Machine(strategy(**rows[0]), tape, lanes, choices)]
     workers = max(1, min(workers, len(rows))) if machines[0].again else 1
     size = needed(machines[0], strategy, found.columns, workers)
@@ -524,7 +549,7 @@ def begun(
     )
     outcomes = np.zeros(len(next(iter(columns.values()))), OUTCOME)
     return Sweep(
-        strategy, columns, outcomes, ran.logs.cash[0], rhythm, years(times), " and ".join(sorted(lanes)), notes,
+        strategy, columns, outcomes, ran.logs.capital, rhythm, years(times), " and ".join(sorted(lanes)), notes,
         identity(strategy, tape, setup),
     )  # fmt: skip
 
@@ -535,14 +560,16 @@ def sweep(
     resume: str | os.PathLike[str] | None = None, shown: bool = True, **choices: Any,
 ) -> Sweep:  # fmt: skip
     "Run the strategy at every point of the design, drawn with the seed `draw`; `choices` are the fields of `Setup`, as for `backtest`."
-    columns, loaded = points(strategy, grid, design=design, n=n, seed=draw), tape.load()
+    columns = points(strategy, grid, design=design, n=n, seed=draw, most_mb=most_mb)
+    loaded = tape.load()
     found = begun(strategy, loaded, columns, per_year, choices)
-    rows = found.rows(range(len(found)))
     file = Finished(resume, found.id, list(columns)) if resume else None
-    known = file.known if file else {}
-    for place, row in enumerate(rows):
-        found.outcomes[place] = known.get(row, found.outcomes[place])
-    todo = np.array([place for place, row in enumerate(rows) if row not in known], np.int64)
+    done = np.zeros(len(found), bool)
+    if file and file.known:
+        for place, row in enumerate(found.rows(range(len(found)))):
+            if row in file.known:
+                found.outcomes[place], done[place] = file.known[row], True
+    todo = np.flatnonzero(~done)
     if len(todo):
         book = _Book(found, todo, loaded, Setup(**choices), file)
         _run(book, loaded, choices, workers, most_mb, shown)

@@ -14,21 +14,22 @@ from __future__ import annotations
 import ast
 import ctypes
 import ctypes.util
+import dis
 import inspect
 import math
-import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import IntEnum
 from functools import cache, lru_cache
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any
 
 import numpy as np
 from llvmlite import binding, ir
 
 # %% auto #0
-__all__ = ['WORD', 'REAL', 'BIT', 'INT', 'RefusalError', 'Rec', 'Row', 'Value', 'called', 'join', 'Vocabulary', 'parsed', 'at',
-           'library', 'Scope', 'outer', 'Translator', 'Code', 'compiled']
+__all__ = ['WORD', 'REAL', 'BIT', 'INT', 'RefusalError', 'Rec', 'Row', 'Value', 'called', 'join', 'Vocabulary', 'parsed',
+           'bytecode', 'at', 'library', 'Scope', 'outer', 'Translator', 'Code', 'compiled']
 
 # %% ../../nbs/engine/55_translate.ipynb #cc8aa0a9
 class RefusalError(Exception):
@@ -103,10 +104,14 @@ class Vocabulary:
     fields: Mapping[str, Any] = field(default_factory=dict)  # public ones; absent: all
     methods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     properties: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    views: Mapping[tuple[str, str], Rec] = field(
+        default_factory=dict
+    )  # record, attribute: the same memory by another name
     accessors: Mapping[Any, Any] = field(default_factory=dict)  # function of (address, index): kind
     words: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # argument: text: number
     rows: Mapping[str, Any] = field(default_factory=dict)  # of the strategy: field: Row
     constants: Mapping[str, Any] = field(default_factory=dict)  # of the strategy's class
+    frozen: frozenset[str] = frozenset()  # fields of the strategy that no hook assigns
     fault: int = (
         0  # where in the third record a hook that raises leaves its line, minus it if 64 bits were too few
     )
@@ -115,32 +120,58 @@ class Vocabulary:
 @lru_cache(maxsize=4096)
 def parsed(function: FunctionType) -> ast.FunctionDef:
     "The text of a function as a tree, lines as in its file."
+    first = inspect.unwrap(function).__code__.co_firstlineno
+    if hasattr(function, "__wrapped__"):
+        raise RefusalError("decorators and variable arguments are not translated", first)
     try:
-        text = textwrap.dedent(inspect.getsource(function))
-        tree = ast.parse(text).body[0]
+        text = inspect.getsource(function)
+        inside = text[:1].isspace()  # not dedented: that would change what long texts contain
+        tree: Any = ast.parse(f"if True:\n{text}" if inside else text).body[0]
+        tree = tree.body[0] if inside else tree
     except (OSError, TypeError, SyntaxError, IndexError):
-        raise RefusalError("its source text was not found", function.__code__.co_firstlineno) from None
+        raise RefusalError("its source text was not found", first) from None
     if not isinstance(tree, ast.FunctionDef):
-        raise RefusalError("not a plain function", function.__code__.co_firstlineno)
-    if not _is_of(tree, function):
-        raise RefusalError(
-            "its source text has changed since it was defined", function.__code__.co_firstlineno
-        )
-    ast.increment_lineno(tree, function.__code__.co_firstlineno - 1)
+        raise RefusalError("not a plain function", first)
+    if not _is_of(tree, function.__code__):
+        raise RefusalError("its source text has changed since it was defined", first)
+    ast.increment_lineno(tree, first - (2 if inside else 1))
     return tree
 
 
-def _is_of(tree: ast.FunctionDef, function: FunctionType) -> bool:
-    "Whether this text gives this function: a file may have been edited since."
-    code = function.__code__
+def bytecode(code: CodeType) -> list[Any]:
+    "What a function does: its instructions, whatever the lines and the cell they stand in."
+    found = [
+        (_SAME.get(i.opname, i.opname), "" if i.opcode in dis.hasjrel else _operand(i.argval))
+        for i in dis.get_instructions(code)
+        if i.opname not in ("EXTENDED_ARG", "PUSH_NULL")
+    ]
+    return [code.co_varnames[: code.co_argcount + code.co_kwonlyargcount], *found]
+
+
+_SAME = {"LOAD_METHOD": "LOAD_ATTR"}  # which of them depends on whether `import` stands in the same cell
+
+
+def _operand(value: Any) -> Any:
+    "A set of constants has no order of its own."
+    if isinstance(value, CodeType):
+        return bytecode(value)
+    return repr(sorted(map(repr, value)) if isinstance(value, frozenset) else value)
+
+
+def _is_of(tree: ast.FunctionDef, code: CodeType) -> bool:
+    "Whether this text gives this function: a file may have been edited since. It is compiled where it stood: in its class, among the names around it."
     if tree.name != code.co_name:
         return False
-    bare = ast.FunctionDef(tree.name, tree.args, tree.body, [], None, lineno=1, col_offset=0)
-    made = compile(ast.fix_missing_locations(ast.Module([bare], [])), "<text>", "exec").co_consts
-    found = next(part for part in made if getattr(part, "co_name", "") == tree.name)
-    constants = [[repr(c) for c in part.co_consts if not hasattr(c, "co_code")] for part in (found, code)]
-    names = {*code.co_names, *code.co_freevars} - {"__class__"} == {*found.co_names}
-    return found.co_varnames == code.co_varnames and names and constants[0] == constants[1]
+    made: Any = ast.FunctionDef(tree.name, tree.args, tree.body, [], None, lineno=1, col_offset=0)
+    owner = code.co_qualname.split(".")[-2:-1]
+    if owner and owner[0] != "<locals>":
+        made = ast.ClassDef(owner[0], [], [], [made], [])
+    around = [ast.arg(name) for name in code.co_freevars if name != "__class__"]
+    held = ast.FunctionDef("around", ast.arguments([], around, None, [], [], None, []), [made], [], None)
+    found: Any = compile(ast.fix_missing_locations(ast.Module([held], [])), "<text>", "exec")
+    for name in ("around", *owner[: isinstance(made, ast.ClassDef)], tree.name):
+        found = next(part for part in found.co_consts if getattr(part, "co_name", "") == name)
+    return bytecode(found) == bytecode(code)
 
 
 def at(dtype: Any, name: str) -> int:
@@ -236,11 +267,18 @@ class _Frame:
         self.vocabulary, self.memo, self.line = vocabulary, {}, 0  # type: ignore[var-annotated]
         self.stack: list[FunctionType] = []
         self.builder: Any = None
-        self.trusting, self.trial, self.market = False, False, Value("none")
+        self.trusting, self.trial, self.market, self.file = False, False, Value("none"), ""
+        self.constants: dict[
+            tuple[FunctionType, str, str], Any
+        ] = {}  # read outside of the hook, by function, name, attribute
 
-    def hook(self, function: FunctionType, *kinds: Rec | None) -> str:
+    def hook(self, function: Any, *kinds: Rec | None) -> str:
         "The text of a C function that calls this one; None: an address it does not take."
         self.begin(name="hook")
+        if not isinstance(function, FunctionType):
+            code = getattr(function, "__code__", None)
+            raise RefusalError("not a plain function", code.co_firstlineno if code else 0)
+        self.file = function.__code__.co_filename
         given = [
             Value(kind, argument) for kind, argument in zip(kinds, self.builder.function.args, strict=True)
         ]
@@ -280,7 +318,10 @@ class _Copies:
         kept = self.trusting, self.line
         self.stack.append(function)
         self.trusting = trusted
-        kinds = self.settled(function, tuple(a.kind for a in arguments), trusted)
+        try:
+            kinds = self.settled(function, tuple(a.kind for a in arguments), trusted)
+        except RefusalError as refusal:
+            raise self.seen_from_here(refusal, function, kept[1]) from None
         kind = kinds.get("return", "none")
         if self.trial:
             value = Value(kind, None if kind == "none" else ir.Constant(_type(kind), ir.Undefined))
@@ -289,6 +330,12 @@ class _Copies:
         self.stack.pop()
         self.trusting, self.line = kept
         return value
+
+    def seen_from_here(self: Any, refusal: RefusalError, function: FunctionType, line: int) -> RefusalError:
+        "A line of another file means nothing to the reader of this one: the call is named, and the line in words."
+        if line == 0 or function.__code__.co_filename == self.file:
+            return refusal
+        return RefusalError(f"{function.__name__}, its line {refusal.line}: {refusal.reason}", line)
 
     def settled(self: Any, function: FunctionType, given: tuple[Any, ...], trusted: bool) -> dict[str, Any]:
         "The kinds of its names when it is called with these."
@@ -483,7 +530,7 @@ class _Loops:
         limits = [self.whole(scope, a, "range").code for a in source.args]
         step = (
             limits[2].constant
-            if len(limits) == 3 and isinstance(limits[2], ir.Constant)
+            if len(limits) == 3 and isinstance(getattr(limits[2], "constant", None), int)
             else 1
             if len(limits) < 3
             else 0
@@ -647,15 +694,17 @@ class _Memory:
 
 # %% ../../nbs/engine/55_translate.ipynb #203934e5
 def _constant(value: Any, line: int) -> Any:
-    if isinstance(value, bool):
+    value = int(value) if isinstance(value, IntEnum) else value
+    if type(value) is bool:
         return Value("bool", BIT(int(value)), value)
-    if isinstance(value, int):
+    if type(value) is int:
         if abs(value) > 2**53:
             raise RefusalError(f"{value} is beyond 2**53", line)
         return Value("const", WORD(value), value)
-    if isinstance(value, float):
+    if type(value) is float:
         return Value("float", REAL(value), value)
-    raise RefusalError(f"{type(value).__name__} {str(value)[:40]!r} is not a number", line)
+    plain = "no plain number" if isinstance(value, (int, float)) else "not a number"
+    raise RefusalError(f"{type(value).__name__} {str(value)[:40]!r} is {plain}", line)
 
 
 def outer(function: FunctionType, name: str) -> Any:
@@ -696,9 +745,13 @@ class _Names:
             found = outer(scope.function, name)
         except (KeyError, ValueError):
             raise RefusalError(f"{name} is not known", node.lineno) from None
-        if not isinstance(found, (bool, int, float)) or type(found).__module__ == "numpy":
-            raise RefusalError(f"{name} is {type(found).__name__}, not a number", node.lineno)
+        self.note(scope, name, "", found)
         return _constant(found, node.lineno)
+
+    def note(self: Any, scope: Scope, name: str, attribute: str, value: Any) -> None:
+        "A number that was read outside of the hook: what is compiled holds while it stays."
+        if not scope.trusted:
+            self.constants[scope.function, name, attribute] = value
 
     def check_field(self: Any, scope: Scope, owner: Value, node: Any, *, writing: bool) -> None:
         if not isinstance(owner.kind, Rec):
@@ -707,10 +760,13 @@ class _Names:
             )
         name = owner.kind.name
         public = self.vocabulary.fields.get(name, owner.kind.dtype.names)
-        if not scope.trusted and (node.attr not in public or (writing and name != "strategy")):
+        fixed = writing and (name != "strategy" or node.attr in self.vocabulary.frozen)
+        if not scope.trusted and (node.attr not in public or fixed):
             what = (
                 "cannot be assigned"
                 if node.attr in public
+                else f"is a method: `{_word(node)}(…)`"
+                if node.attr in self.vocabulary.methods.get(name, {})
                 else f"is not declared: a {name} has {', '.join(sorted(public)) or 'no such fields'}"
             )
             raise RefusalError(f"`{_word(node)}` {what}", node.lineno)
@@ -720,17 +776,23 @@ class _Names:
     def get_attribute(self: Any, scope: Scope, node: Any) -> Any:
         if isinstance(node.value, ast.Name) and node.value.id not in scope.function.__code__.co_varnames:
             try:
-                return _constant(getattr(outer(scope.function, node.value.id), node.attr), node.lineno)
-            except (KeyError, AttributeError):
+                found = getattr(outer(scope.function, node.value.id), node.attr)
+            except (KeyError, ValueError, AttributeError):
                 raise RefusalError(f"`{_word(node)}` is not known", node.lineno) from None
+            self.note(scope, node.value.id, node.attr, found)
+            return _constant(found, node.lineno)
         owner = self.value(scope, node.value)
         name = owner.kind.name if isinstance(owner.kind, Rec) else ""
+        if (name, node.attr) in self.vocabulary.views:
+            return Value(self.vocabulary.views[name, node.attr], owner.code)
         computed = self.vocabulary.properties.get(name, {}).get(node.attr)
         if computed is not None and not (scope.trusted and node.attr in owner.kind.dtype.names):
             more = [self.market] if computed.__code__.co_argcount == 2 else []
             return self.library_call(computed, [owner, *more])
         if name == "strategy" and node.attr in self.vocabulary.constants:
-            return _constant(self.vocabulary.constants[node.attr], node.lineno)
+            found = self.vocabulary.constants[node.attr]
+            self.note(scope, "", node.attr, found)
+            return _constant(found, node.lineno)
         if scope.trusted and name == "window" and node.attr == "data":
             base = self.load_number(owner.code, np.dtype("i8"))
             return Value(Row("float"), base.code, "raw")
@@ -937,6 +999,8 @@ class _Truth:
             value = self.value(scope, part)
             found.append((value, self.builder.block))
         kind = join(found[0][0].kind, found[1][0].kind, f"`{_word(node)}`", node.lineno)
+        if kind == "none":
+            raise RefusalError(f"`{_word(node)}` has no value; write if and else", node.lineno)
         codes = []
         for value, place in found:
             self.builder.position_at_end(place)
@@ -1095,11 +1159,11 @@ class _Arguments:
         return [*first, *(values[name] for name in names[len(first) :])]
 
     def argument(self: Any, scope: Scope, function: FunctionType, name: str, node: Any, convert: bool) -> Any:
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and name in self.vocabulary.words:
-            words = self.vocabulary.words[name]
-            if node.value not in words:
-                raise RefusalError(f"{name} is one of {', '.join(words)}, not {node.value!r}", node.lineno)
-            return Value("int", WORD(words[node.value]))
+        if convert and name in self.vocabulary.words:
+            words, said = self.vocabulary.words[name], node.value if isinstance(node, ast.Constant) else None
+            if said not in words:
+                raise RefusalError(f"{name} is one of {', '.join(words)}, not `{_word(node)}`", node.lineno)
+            return Value("int", WORD(words[said]))
         value: Value = self.value(scope, node)
         wanted = function.__annotations__.get(name) if convert else None
         if wanted == "float" and value.kind in _NUMBER:
@@ -1186,7 +1250,10 @@ class _Rounding:
             and isinstance(node.args[0], ast.Constant)
             and isinstance(node.args[0].value, str)
         ):
-            return Value("float", REAL(float(node.args[0].value)))
+            try:
+                return Value("float", REAL(float(node.args[0].value)))
+            except ValueError:
+                raise RefusalError(f"`{_word(node)}` is no number", node.lineno) from None
         return Value("float", self.real(self.numbers(scope, node, 1, 1)[0]).code)
 
     def call_bool(self: Any, scope: Scope, target: Any, node: Any) -> Any:

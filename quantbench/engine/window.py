@@ -227,9 +227,10 @@ def ewma(span: int | str) -> Any:
 
 def state(value: float) -> Any:
     "A number that hooks may change; every run begins with this value, and it keeps its kind."
-    if not isinstance(value, (bool, int, float)) or (isinstance(value, int) and abs(value) >= 2**63):
+    number = value.item() if isinstance(value, np.generic) else value
+    if type(number) not in (bool, int, float) or (type(number) is int and abs(number) >= 2**63):
         raise QuantbenchError("QB-ENG-003", where="state", value=value)
-    return State("number", value)
+    return State("number", number)
 
 
 def array(size: int | str, fill: float = 0.0) -> Any:

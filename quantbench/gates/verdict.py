@@ -18,10 +18,10 @@ from typing import Any, Literal
 
 from ..core.chain import JSON
 from ..core.check import QuantbenchError
-from ..core.show import Card, Row, Shown, readable, table
+from ..core.show import Card, Shown, Table, Tone, readable
 
 # %% auto #0
-__all__ = ['Sense', 'MIME', 'Check', 'Verdict']
+__all__ = ['Sense', 'MIME', 'Check', 'Verdict', 'reason']
 
 # %% ../../nbs/gates/100_verdict.ipynb #fdd18355
 Sense = Literal["above", "below", "at least", "at most"]
@@ -149,12 +149,12 @@ class Verdict(Shown):
             )
             names = ("gate", "proves", "leaves_open", "inputs", "figures")
             made = cls(checks=checks, notes=tuple(record["notes"]), **{name: record[name] for name in names})
-            told = made.record
+            same = _canonical(made.record) == _canonical(record)  # not ==, to which 0 is False
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise QuantbenchError(
                 "QB-GATE-002", where="verdict", value=f"{type(error).__name__}: {error}"
             ) from error
-        if told != dict(record):
+        if not same:
             where = f"verdict of {made.gate}"
             raise QuantbenchError(
                 "QB-GATE-002", where=where, value=record.get("hash"), allowed=f"hash {made.hash}"
@@ -162,31 +162,39 @@ class Verdict(Shown):
         return made
 
     def card(self) -> Card:
+        "The limits first, then what they mean and what they rest on, in full."
         worst = self.worst
-        said = "no check was made" if worst is None else _sentence(worst)
-        rows = [
-            {
-                "check": c.name,
-                "value": "unknown" if not math.isfinite(c.value) else readable(c.value),
-                "limit": f"{c.sense} {readable(c.limit)}",
-                "margin": "–"
-                if not math.isfinite(c.value)
-                else f"{'+' if c.margin > 0 else ''}{readable(c.margin)}",
-                "could have been": _between(c),
-                "": "passed" if c.passed else "failed",
-            }
-            for c in self.checks
-        ]
-        words = [Row("!", note) for note in self.notes]
-        words += [Row("proves", "", note=self.proves), Row("leaves open", "", note=self.leaves_open)]
-        words += [Row(name, value, note="rests on") for name, value in self.inputs.items()]
-        headline = f"{'passed' if self.passed else 'failed'}: {said}"
-        tables = (table(rows),) if rows else ()
-        return Card(f"gate {self.gate}", headline, "good" if self.passed else "bad", tuple(words), tables)
+        headline = (
+            f"{'passed' if self.passed else 'failed'}: {_sentence(worst) if worst else 'no check was made'}"
+        )
+        names = ("check", "value", "limit", "margin", "could have been", "")
+        checks = Table(names, tuple(map(_line, self.checks)), (False, True, False, True, False, False))
+        words = (
+            *(("!", note) for note in self.notes),
+            ("proves", self.proves),
+            ("leaves open", self.leaves_open),
+        )
+        rests = Table(
+            ("rests on", "hash"),
+            tuple((readable(name), readable(value)) for name, value in self.inputs.items()),
+            (False, False),
+        )
+        tables = (checks, Table(("", ""), words, (False, False)), rests)
+        tone: Tone = "good" if self.passed else "bad"
+        return Card(f"gate {self.gate}", headline, tone, tables=tuple(t for t in tables if t.rows))
 
     def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, Any], dict[str, Any]]:
         "With the record, so that whoever ran the notebook can read what it found."
         return {MIME: self.record, "text/plain": repr(self), "text/html": self._repr_html_()}, {}
+
+
+def _line(check: Check) -> tuple[str, ...]:
+    "Its line of the table."
+    known = math.isfinite(check.value)
+    margin = f"{'+' if check.margin > 0 else ''}{readable(check.margin)}" if known else "–"
+    value = readable(check.value) if known else "unknown"
+    limit = f"{check.sense} {readable(check.limit)}"
+    return readable(check.name), value, limit, margin, _between(check), "passed" if check.passed else "failed"
 
 
 def _between(check: Check) -> str:
@@ -198,3 +206,8 @@ def _sentence(check: Check) -> str:
     value = readable(check.value) if math.isfinite(check.value) else "unknown"
     unit = f" {check.unit}" if check.unit else ""
     return f"{check.name} {value}{unit}, limit {check.sense} {readable(check.limit)}"
+
+# %% ../../nbs/gates/100_verdict.ipynb #3de5461c
+def reason(error: Exception) -> str:
+    "What happened, for a note."
+    return f"{error.code}: {error.what}" if isinstance(error, QuantbenchError) else type(error).__name__

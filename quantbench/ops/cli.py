@@ -1,6 +1,6 @@
 """`qb`: what the workbench does without a notebook.
 
-**Contract.** `qb` has the groups `data` and `journal` and the command `doctor`; each command lives in the module of its
+**Contract.** `qb` has the groups `data` and `journal` and the commands `doctor` and `gate`; each command lives in the module of its
 name and is only put together here. `main` runs what was typed (or a list of words) and returns how it ended: 0 done, 1 a check
 failed, 2 used wrongly, 3 refused. Help, `--version` and usage errors load nothing heavy. Results go to the output stream,
 refusals to the error stream; with `--json` the output is one JSON value. A reader that goes away ends the command in silence."""
@@ -18,6 +18,7 @@ import typer
 
 import quantbench
 from .data import data
+from .gate import gate
 from .journal import journal
 from .terminal import FAILED, JsonOption, LakeOption, examples, group, run, say, show_json
 
@@ -28,6 +29,11 @@ __all__ = ['qb', 'doctor', 'main']
 qb = group("quantbench: research, paper and live trading from one workbench.")
 qb.add_typer(data, name="data")
 qb.add_typer(journal, name="journal")
+qb.command(
+    epilog=examples(
+        "qb gate list", "qb gate all -s KnownDrift", "qb gate walk_forward -s KnownDrift -p windows=4"
+    )
+)(gate)
 
 
 def _version(asked: bool) -> None:
