@@ -54,7 +54,9 @@ def equity(run: Any) -> float:
     "Cash and positions at their last prices, in the base currency."
     total: float = read_float(run.cash, 0)
     for c in range(1, run.n_currencies):
-        total += read_float(run.cash, c) * read_float(run.rates, c)
+        cash = read_float(run.cash, c)
+        if cash != 0.0:  # a rate that is not known yet is no matter where nothing is held
+            total += cash * read_float(run.rates, c)
     held = 0.0
     for k in range(run.n_held):
         held += worth(run, asset_record(run.assets, read_int(run.held, k)))
