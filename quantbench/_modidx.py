@@ -2684,6 +2684,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                           'quantbench.gates.holdout.sealed': ('gates/holdout.html#sealed', 'quantbench/gates/holdout.py'),
                                           'quantbench.gates.holdout.traits': ('gates/holdout.html#traits', 'quantbench/gates/holdout.py')},
             'quantbench.gates.leakage': { 'quantbench.gates.leakage.Decided': ('gates/leakage.html#decided', 'quantbench/gates/leakage.py'),
+                                          'quantbench.gates.leakage.Decided.before_the_end': ( 'gates/leakage.html#decided.before_the_end',
+                                                                                               'quantbench/gates/leakage.py'),
                                           'quantbench.gates.leakage.Decided.begins': ( 'gates/leakage.html#decided.begins',
                                                                                        'quantbench/gates/leakage.py'),
                                           'quantbench.gates.leakage.Decided.of': ( 'gates/leakage.html#decided.of',

@@ -1,6 +1,6 @@
 """Did any decision know its future? The future is cut off, and replaced by garbage, at every moment, and nothing before that moment may change.
 
-**Contract.** `leakage` runs the study with its events cut after a moment, and with other numbers in all events after it, for every distinct moment of the tape, or for so many evenly spread ones as `work` events allow; the figures say how many of how many.
+**Contract.** `leakage` runs the study with its events cut after a moment, and with other numbers in all events after it, for every distinct moment of the tape, or for so many evenly spread ones as `work` events allow (a quarter of them, where order books or hooks in Python take longer); the figures say how many of how many.
 Orders, rejections, fills and equity up to that moment must be those of the whole run, byte for byte. The whole run is made first in a forked child, in which nothing has been run, and again at the end: what an
 earlier run leaves behind in the process shows as a difference. With `remake` the study is made anew at a dozen moments, from what was known then. The tape is also fed in pieces; and no fill may come before its order could be there, nor at the price of an event the order was decided on. One
 check for each of the six, each a count that must be zero. Figures: `moments`, `of`, `first` (the first difference of each kind: its time and what it is). A strategy that raises fails. What is hard-coded
@@ -52,12 +52,19 @@ class Decided:
 
     @classmethod
     def of(cls, memory: Any) -> Decided:
-        return cls(tuple(memory.used(name).copy() for name in LOGS))
+        heard = int(memory.run[0]["settled"])  # the rest of the fills are not in the ledger yet
+        logs = (memory.used("transitions"), memory.used("fills")[:heard], memory.used("curve"))
+        return cls(tuple(log.copy() for log in logs))
 
     def begins(self, other: Decided) -> str:
         "Empty if the other begins with all of this; else the first difference, in words."
         found = [_differs(name, a, b) for name, a, b in zip(LOGS, self.logs, other.logs, strict=True)]
         return next((words for words in found if words), "")
+
+    def before_the_end(self, tape: Tape) -> Decided:
+        "Without the point of the curve that ticks get at the end of a run, wherever that is."
+        *logs, curve = self.logs
+        return self if tape.interval is not None else Decided((*logs, curve[:-1]))
 
     def upto(self, shorter: Decided) -> Decided:
         "As much of each log as the shorter run has."
@@ -230,7 +237,7 @@ def _make_again(study: Study, whole: Decided, found: Found, remake: Remake, time
     for k in np.unique(np.linspace(len(known) // 5, len(known) - 1, times).round().astype(int)).tolist():
         then = remake(EPOCH + timedelta(microseconds=int(known[k]) // 1000))
         then = then.on(then.tape.load().truncate(int(known[k])))
-        part = Runs(then).on(then.tape)
+        part = Runs(then).on(then.tape).before_the_end(then.tape)
         found.note("remade", _renamed(part, then.tape.symbols, study.tape.symbols).begins(whole))
 
 
@@ -240,7 +247,7 @@ def _try_all(study: Study, found: Found, stops: Any, seed: int, remake: Remake |
     runs = Runs(study)
     parts = []
     for short, poisoned in futures(tape, stops, seed):
-        parts.append(runs.on(short))
+        parts.append(runs.on(short).before_the_end(tape))
         found.note("poisoned", parts[-1].begins(runs.on(poisoned).upto(parts[-1])))
     whole = runs.on(tape)
     if remake is not None:
@@ -273,7 +280,11 @@ def leakage(
     "The verdict; `work` is how many events may be played to try moments; `remake` makes the study from what was known at a moment, at so many `times`."
     study = study.on(study.tape.load())
     inputs, notes = rests_on(study, gates, seed), []
-    stops, every = moments(study.tape, work), len(np.unique(study.tape.events["known"]))
+    slow = any(study.tape.has_book) or compile_lanes(study.strategy, "auto").lane != "compiled"
+    stops, every = (
+        moments(study.tape, work // 4 if slow else work),
+        len(np.unique(study.tape.events["known"])),
+    )
     found = Found(dict.fromkeys(_NAMES, 0), {})
     try:
         _try_all(study, found, stops, seed, remake, times)
