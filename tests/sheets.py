@@ -37,10 +37,21 @@ def verdicts(inputs: dict[str, str], text: str = "") -> list[Verdict]:
     )
     kinds = {"spread": 10.0, "slippage": 5.0, "impact": 1.0}
     rows = [
-        {"multiple": m, "cagr": 0.1 / m, "sharpe": 1.0 / m, "max_drawdown": 0.1 * m, "costs": kinds, "note": f"as run{text}"}
+        {
+            "multiple": m,
+            "cagr": 0.1 / m,
+            "sharpe": 1.0 / m,
+            "max_drawdown": 0.1 * m,
+            "costs": kinds,
+            "note": f"as run{text}",
+        }
         for m in (1.0, 3.0, 4.0)
     ]
-    figures = {"multiples": rows, "break_even": 7.5, "capacity": {"times": None, "why": f"unknown: no impact{text}", "way": []}}
+    figures = {
+        "multiples": rows,
+        "break_even": 7.5,
+        "capacity": {"times": None, "why": f"unknown: no impact{text}", "way": []},
+    }
     return [
         Verdict(f"walk_forward{text}", checks, f"It earned.{text}", f"Luck.{text}", rests, {f"windows{text}": rows}, (f"few windows{text}",)),
         Verdict("cost_stress", (Check("return at 3 times the costs", 0.03, "above", 0.0),), "Costs.", "Capacity.", rests, figures),
@@ -71,7 +82,9 @@ def days(count: int, start: str = "2004-01-02") -> np.ndarray:
 
 def track(count: int = 1260, seed: int = 1, rf: float = 0.0, drift: float = 0.0004) -> Track:
     when = days(count)
-    return Track.of_returns(np.random.default_rng(seed).normal(drift, 0.01, count), when[1:], start=when[0], rf=rf)
+    return Track.of_returns(
+        np.random.default_rng(seed).normal(drift, 0.01, count), when[1:], start=when[0], rf=rf
+    )
 
 
 def odd_tracks() -> dict[str, Track]:
@@ -79,8 +92,14 @@ def odd_tracks() -> dict[str, Track]:
     months = np.arange("2010-01", "2020-02", dtype="M8[M]").astype("M8[D]") - 1
     every = np.arange("2020-02-29", "2024-03-01", dtype="M8[D]")
     rng = np.random.default_rng(4)
-    minutes = (np.arange("2024-01-02", "2024-01-20", dtype="M8[D]")[:, None] + np.arange(390) * np.timedelta64(1, "m") + np.timedelta64(870, "m")).ravel()
-    walk = {n: 100 * np.exp(np.cumsum(rng.normal(0, 0.01, n))) for n in (len(months), len(every), len(minutes))}
+    minutes = (
+        np.arange("2024-01-02", "2024-01-20", dtype="M8[D]")[:, None]
+        + np.arange(390) * np.timedelta64(1, "m")
+        + np.timedelta64(870, "m")
+    ).ravel()
+    walk = {
+        n: 100 * np.exp(np.cumsum(rng.normal(0, 0.01, n))) for n in (len(months), len(every), len(minutes))
+    }
     return {
         "months": Track.of(walk[len(months)], months),
         "every day, from a leap day": Track.of(walk[len(every)], every, rf=-0.01),

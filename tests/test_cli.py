@@ -368,7 +368,16 @@ HEAVY = (
 
 @pytest.mark.parametrize(
     "words",
-    [["--help"], ["--version"], ["data", "show", "--help"], ["data", "show"], ["gate", "--help"], ["gate"], ["report", "--help"], ["report"]],
+    [
+        ["--help"],
+        ["--version"],
+        ["data", "show", "--help"],
+        ["data", "show"],
+        ["gate", "--help"],
+        ["gate"],
+        ["report", "--help"],
+        ["report"],
+    ],
 )
 def test_help_loads_nothing_heavy(words: list[str]) -> None:
     probe = f"import sys; from quantbench.ops.cli import main; main({words}); print(*sorted(sys.modules), file=sys.stderr)"

@@ -29,7 +29,13 @@ def here(tmp_path, monkeypatch):
 
 
 def qb(*words):
-    return main(["report", *map(str, words), *([] if words[0] in ("diff", "site") else ["--as-of", "2026-11-01T00:00Z"])])
+    return main(
+        [
+            "report",
+            *map(str, words),
+            *([] if words[0] in ("diff", "site") else ["--as-of", "2026-11-01T00:00Z"]),
+        ]
+    )
 
 
 def put(folder, record):
@@ -45,7 +51,11 @@ def test_a_tearsheet_has_the_evidence_that_lies_beside_it(here, capsys):
     assert str(place.relative_to(here)) in capsys.readouterr().out and not read(place, "tearsheet")["judged"]
     named = put(here / "elsewhere", judged())
     put(place.parent, judged())
-    assert qb("KnownDrift") == 0 and read(place, "tearsheet")["judged"] and read(place, "tearsheet")["benchmark"] == "TIDE"
+    assert (
+        qb("KnownDrift") == 0
+        and read(place, "tearsheet")["judged"]
+        and read(place, "tearsheet")["benchmark"] == "TIDE"
+    )
     assert qb("KnownDrift", "--unjudged") == 0 and not read(place, "tearsheet")["judged"]
     assert qb(named, "--json") == 0 and read(place, "tearsheet")["evidence"] == judged()["hash"]
     assert json.loads(capsys.readouterr().out.split("\n", 2)[2])["tearsheet"].endswith("tearsheet.html")
@@ -70,7 +80,10 @@ def test_it_ends_as_it_found(here, capsys):
     assert qb("KnownDrift", "--title", "Tide") == 0
     capsys.readouterr()
     assert qb("diff", "first.html", place, "--json") == 1
-    assert json.loads(capsys.readouterr().out) == {"same": False, "differences": [{"kind": "input", "name": "strategy", "a": "KnownDrift", "b": "Tide"}]}
+    assert json.loads(capsys.readouterr().out) == {
+        "same": False,
+        "differences": [{"kind": "input", "name": "strategy", "a": "KnownDrift", "b": "Tide"}],
+    }
     assert qb("diff", "first.html", "first.html") == 0
     assert qb("diff", "first.html", "settings.ini") == 3 and qb("diff", "first.html", "none.html") == 3
     assert qb("diff", "first.html") == qb("KnownDrift", "more") == 2 and qb("NoSuch") == 3
@@ -80,10 +93,16 @@ def test_it_ends_as_it_found(here, capsys):
 def test_every_number_that_differs_from_quantstats_has_a_reason():
     """Fails if quantstats, or a metric of ours, changes what it means without anybody saying so."""
     rows = {row.name: row for row in beside(track())}
-    assert set(rows) == {metric.name for metric in METRICS} and {n: r.ours for n, r in rows.items()} == measure(track())
-    assert {name for name, row in rows.items() if row.reason} == REASONED and not any(row.unexplained for row in rows.values())
+    assert set(rows) == {metric.name for metric in METRICS} and {
+        n: r.ours for n, r in rows.items()
+    } == measure(track())
+    assert {name for name, row in rows.items() if row.reason} == REASONED and not any(
+        row.unexplained for row in rows.values()
+    )
     months = np.arange("2010-01", "2020-02", dtype="M8[M]").astype("M8[D]") - 1
-    slow = Track.of(100 * np.exp(np.cumsum(np.random.default_rng(2).normal(0.005, 0.04, len(months)))), months)
+    slow = Track.of(
+        100 * np.exp(np.cumsum(np.random.default_rng(2).normal(0.005, 0.04, len(months)))), months
+    )
     assert {row.name for row in beside(slow) if row.reason} <= REASONED
 
 
@@ -96,7 +115,9 @@ def test_the_reasons_are_true():
     assert close(rows["Calmar"].theirs, rows["CAGR"].theirs / -rows["max drawdown"].ours, rel=1e-9)
     var = float(np.mean(ours.returns) - 1.6448536269514722 * np.std(ours.returns, ddof=1))
     assert close(rows["VaR 95 %"].theirs, var, rel=1e-9)
-    normal = float(np.mean(ours.returns) - 2.0627128075074257 * np.std(ours.returns, ddof=1))  # density at the quantile / 0.05
+    normal = float(
+        np.mean(ours.returns) - 2.0627128075074257 * np.std(ours.returns, ddof=1)
+    )  # density at the quantile / 0.05
     assert close(rows["CVaR 95 %"].theirs, normal, rel=1e-9)
     smaller = Track.of_returns(ours.returns / 10, days(n)[1:], start=days(n)[0])
     assert close({r.name: r.theirs for r in beside(smaller)}["Kelly"], rows["Kelly"].theirs, rel=1e-9)
@@ -117,7 +138,8 @@ def test_the_classic_page_is_theirs_with_ours_beside_it_and_asks_nobody():
     assert page.index("calendar years") < page.index("<svg")
 
 
-def test_a_difference_without_a_reason_is_a_failed_check(here, monkeypatch, capsys):
+@pytest.mark.usefixtures("here")
+def test_a_difference_without_a_reason_is_a_failed_check(monkeypatch, capsys):
     """Fails if `--classic` ends with 0 although a number differs and nobody knows why."""
     monkeypatch.setattr(module, "_REASONS", {})
     monkeypatch.setattr(module, "classic", lambda made, _title: ("<html>", beside(made)))

@@ -39,14 +39,19 @@ class Elements(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         self.attributes |= {name for name, _ in attrs}
-        self.links += [value or "" for name, value in attrs if name in ("href", "src", "action", "data", "xlink:href")]
+        self.links += [
+            value or "" for name, value in attrs if name in ("href", "src", "action", "data", "xlink:href")
+        ]
 
 
 def test_numbers_are_the_engines_to_the_last_bit_whatever_stands_beside_them():
     """Fails if a benchmark, factors or evidence change a number of the strategy (quantstats 480)."""
     ours = track()
     factors = {"value": np.random.default_rng(3).normal(0, 0.01, len(ours.returns))}
-    plain, full = read(tearsheet(ours), "tearsheet"), read(tearsheet(ours, benchmark=track(seed=2), factors=factors), "tearsheet")
+    plain, full = (
+        read(tearsheet(ours), "tearsheet"),
+        read(tearsheet(ours, benchmark=track(seed=2), factors=factors), "tearsheet"),
+    )
     assert plain["numbers"] == full["numbers"] == measure(ours) and plain["intervals"] == full["intervals"]
     assert tuple(plain["intervals"]["Sharpe"]) == intervals(ours)["Sharpe"]
     run = [read(tearsheet(result(), given), "tearsheet") for given in (None, judged())]
@@ -59,7 +64,9 @@ def test_the_data_in_the_page_are_the_track():
     data = read(tearsheet(ours, benchmark=track(seed=2)), "tearsheet")
     arrays = {name: unpacked(text, kind) for name, (kind, text) in data["arrays"].items()}
     assert np.array_equal(arrays["equity"], ours.equity) and np.array_equal(arrays["times"] * 1e6, ours.times)
-    assert arrays["period"].tolist() == list(range(len(ours.times))) and arrays["benchmark"][0] == ours.equity[0]
+    assert (
+        arrays["period"].tolist() == list(range(len(ours.times))) and arrays["benchmark"][0] == ours.equity[0]
+    )
 
 
 def test_what_is_left_out_of_a_long_curve_is_no_fall():
@@ -71,7 +78,9 @@ def test_what_is_left_out_of_a_long_curve_is_no_fall():
     page = tearsheet(ours)
     data = read(page, "tearsheet")
     equity, period = unpacked(data["arrays"]["equity"][1]), unpacked(data["arrays"]["period"][1], "i4")
-    assert len(equity) < len(when) and np.array_equal(equity[period][1:] / equity[period][:-1] - 1, ours.returns)
+    assert len(equity) < len(when) and np.array_equal(
+        equity[period][1:] / equity[period][:-1] - 1, ours.returns
+    )
     assert (equity / np.maximum.accumulate(equity) - 1).min() == measure(ours)["max drawdown"]
     assert thinned(worth).size < 1100
 
@@ -80,7 +89,10 @@ def test_what_is_left_out_of_a_long_curve_is_no_fall():
 def test_a_page_is_at_most_a_megabyte(count):
     """Fails if the embedded data grow without a bound; beyond it the page must say that it recomputes nothing."""
     when = np.arange(count + 1).astype("M8[D]")
-    make = [Track.of_returns(np.random.default_rng(s).normal(0.0003, 0.01, count), when[1:], start=when[0]) for s in (1, 2)]
+    make = [
+        Track.of_returns(np.random.default_rng(s).normal(0.0003, 0.01, count), when[1:], start=when[0])
+        for s in (1, 2)
+    ]
     page = tearsheet(make[0], benchmark=make[1])
     assert len(page.encode()) <= MEGABYTE
     assert ("period" in read(page, "tearsheet")["arrays"]) is (count < 11_000)
@@ -143,7 +155,9 @@ class TestEvidence:
 
     @pytest.mark.parametrize("field", ["strategy", "code_hash", "data_hash"])
     def test_whole_evidence_of_another_run_makes_no_page(self, field):
-        other = dataclasses.replace(result(), provenance=dataclasses.replace(result().provenance, **{field: "another"}))
+        other = dataclasses.replace(
+            result(), provenance=dataclasses.replace(result().provenance, **{field: "another"})
+        )
         with pytest.raises(QuantbenchError, match="QB-RPT-004"):
             tearsheet(other, judged())
 
@@ -156,18 +170,25 @@ class TestEvidence:
         only = [v for v in record["verdicts"] if v["passed"]]
         page = tearsheet(result(), {**record, "verdicts": only})
         assert "Incomplete" in page and "holdout" in page
-        assert "✓ Passed all 1 gates" in tearsheet(result(), {**record, "verdicts": only, "missing": [], "passed": True})
+        assert "✓ Passed all 1 gates" in tearsheet(
+            result(), {**record, "verdicts": only, "missing": [], "passed": True}
+        )
 
 
 def test_each_parameter_is_read_by_somebody_or_the_page_says_so():
     assert readers(result()) == {name: ["on_bar"] for name in ("cycle", "shift", "rise", "weight")}
     assert readers(renamed("no such class")) is None
-    made = dataclasses.replace(result().provenance, parameters={**result().provenance.parameters, "wieght": 0.5})
+    made = dataclasses.replace(
+        result().provenance, parameters={**result().provenance.parameters, "wieght": 0.5}
+    )
     assert "Read by nothing: wieght" in tearsheet(dataclasses.replace(result(), provenance=made))
 
 
 def test_a_hostile_name_adds_no_element_and_no_attribute():
-    harmless, hostile = (Elements(tearsheet(renamed(text), title=text)) for text in ("name", '"\'><img src=x onerror=alert(1)></script><a href=javascript:alert(1)>'))
+    harmless, hostile = (
+        Elements(tearsheet(renamed(text), title=text))
+        for text in ("name", "\"'><img src=x onerror=alert(1)></script><a href=javascript:alert(1)>")
+    )
     assert hostile.tags == harmless.tags and hostile.attributes == harmless.attributes
     assert not {n for n in hostile.attributes if n.startswith("on")} and "style" not in hostile.attributes
     assert all(link.startswith("#") or link == "data:," for link in hostile.links)
@@ -175,7 +196,9 @@ def test_a_hostile_name_adds_no_element_and_no_attribute():
 
 def test_it_asks_nobody_for_anything():
     page = tearsheet(result(), judged())
-    assert not re.findall(r"(?:https?:)?//[a-z0-9.-]+\.[a-z]{2,}", page.replace("http://www.w3.org/2000/svg", ""))
+    assert not re.findall(
+        r"(?:https?:)?//[a-z0-9.-]+\.[a-z]{2,}", page.replace("http://www.w3.org/2000/svg", "")
+    )
     assert "default-src 'none'" in page and "unsafe-" not in page
 
 
@@ -199,7 +222,14 @@ def test_equal_arguments_give_equal_bytes_in_any_process(root):
     found = set()
     for seed, threads, zone in (("0", "1", "UTC"), ("1", "2", "Asia/Tokyo")):
         environment = {**os.environ, "PYTHONHASHSEED": seed, "OPENBLAS_NUM_THREADS": threads, "TZ": zone}
-        done = subprocess.run([sys.executable, "-c", CODE], cwd=root, env=environment, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", CODE],
+            cwd=root,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         found.add(done.stdout)
     assert len(found) == 1
 
@@ -208,7 +238,10 @@ def test_a_difference_is_named_and_nothing_else():
     """Fails if a changed input, verdict, number or day is not among the rows, or if something equal is."""
     base = tearsheet(result(), judged())
     assert diff(base, tearsheet(result(), judged())).same
-    assert {(r.kind, r.name) for r in diff(base, tearsheet(result())).rows} >= {("verdict", "judged"), ("verdict", "walk_forward")}
+    assert {(r.kind, r.name) for r in diff(base, tearsheet(result())).rows} >= {
+        ("verdict", "judged"),
+        ("verdict", "walk_forward"),
+    }
     assert {r.kind for r in diff(base, tearsheet(result())).rows} <= {"verdict", "input"}
     other = tearsheet(study().with_parameters(shift=3).run())
     found = diff(tearsheet(result()), other)

@@ -27,7 +27,15 @@ def ready() -> str:
     found = browser()
     if found is None and hasattr(os, "geteuid") and os.geteuid() == 0 and shutil.which("apt-get"):
         command("apt-get", "update")
-        command("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-y", "--no-install-recommends", "chromium")
+        command(
+            "env",
+            "DEBIAN_FRONTEND=noninteractive",
+            "apt-get",
+            "install",
+            "-y",
+            "--no-install-recommends",
+            "chromium",
+        )
         found = browser()
     if found is None:
         raise StepError(f"no browser among {', '.join(NAMES)}: {REMEDY}")
