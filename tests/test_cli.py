@@ -345,6 +345,7 @@ def test_the_commands_are_those_documented() -> None:
     expected = {
         ("doctor",),
         ("gate",),
+        ("report",),
         *((name, one) for name, words in groups.items() for one in words.split()),
     }
     assert {tuple(path) for path in commands()} == expected
@@ -367,7 +368,16 @@ HEAVY = (
 
 @pytest.mark.parametrize(
     "words",
-    [["--help"], ["--version"], ["data", "show", "--help"], ["data", "show"], ["gate", "--help"], ["gate"]],
+    [
+        ["--help"],
+        ["--version"],
+        ["data", "show", "--help"],
+        ["data", "show"],
+        ["gate", "--help"],
+        ["gate"],
+        ["report", "--help"],
+        ["report"],
+    ],
 )
 def test_help_loads_nothing_heavy(words: list[str]) -> None:
     probe = f"import sys; from quantbench.ops.cli import main; main({words}); print(*sorted(sys.modules), file=sys.stderr)"

@@ -6,12 +6,12 @@ No key, no server, no network. Everything lands in `lake/` and `reports/`, which
 from __future__ import annotations
 
 import datetime as dt
-import html
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from quantbench.core.check import QuantbenchError
 from quantbench.core.clock import Calendar, WallClock
 from quantbench.core.config import load
 from quantbench.data.asof import history
@@ -20,6 +20,12 @@ from quantbench.data.quality import QualityReport, examine
 from quantbench.data.sources import SampleSource
 from quantbench.data.store import Lake
 from quantbench.engine.loop import prepare
+from quantbench.engine.registry import find, found
+from quantbench.engine.study import Study
+from quantbench.ops.evidence import read_evidence
+from quantbench.reports.site import Link
+from quantbench.reports.site import write as write_site
+from quantbench.reports.tearsheet import write as tearsheet
 from steps import BIN, ROOT, command, run_steps
 
 SETTINGS = load(ROOT / "settings.ini", os.environ)
@@ -95,30 +101,35 @@ def heading(notebook: Path) -> tuple[str, str]:
     return title.removeprefix("# "), line.strip().removeprefix("> ").replace("*", "")
 
 
-PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>quantbench</title>
-<meta name="viewport" content="width=device-width, initial-scale=1"><style>
-:root{{color-scheme:light dark}}body{{font:16px/1.6 system-ui,sans-serif;max-width:40rem;margin:4rem auto;padding:0 1rem}}
-li{{margin:.8rem 0}}small{{opacity:.7;display:block}}</style>
-<h1>quantbench</h1><p>What the run made.</p>{parts}</html>
-"""
+def sheet(name: str) -> bool:
+    """The tearsheet of one strategy, with its evidence if the gates have run on these data."""
+    study, folder = Study.of(name, lake(), TODAY), REPORTS / name
+    near = folder / "evidence.json"
+    evidence = read_evidence(near) if near.exists() else None
+    if evidence and any(evidence["study"].get(key) != value for key, value in study.inputs.items()):
+        evidence = None  # of other data or code: the page says that nothing was judged
+    tearsheet(study.run(), evidence, folder / "tearsheet.html", benchmark=study.benchmark or None)
+    return evidence is not None
 
 
-def listed(title: str, rows: list[tuple[str, str, str]]) -> str:
-    items = "\n".join(
-        f'<li><a href="{place}">{html.escape(name)}</a><small>{html.escape(line)}</small></li>'
-        for place, name, line in rows
-    )
-    return f"<h2>{title}</h2><ul>\n{items}</ul>"
+def tearsheets() -> str:
+    """Of every strategy that says what it is judged on; one that these data do not suit is named with its refusal."""
+    judged, refused = [], []
+    for name in (row.name for row in found().rows if not row.error and hasattr(find(row.name), "study")):
+        try:
+            judged.append(sheet(name))
+        except QuantbenchError as error:
+            refused.append(f"{name} refused ({error.code}: {error.where})")
+    return ", ".join([f"{len(judged)} written, {sum(judged)} with evidence", *refused])
 
 
 def index() -> str:
-    parts = [
-        listed(title, [(f"{one.stem}.html", *heading(one)) for one in shown])
-        for title, shown in (("Learn", TUTORIALS), ("Strategies", STRATEGIES))
-    ]
-    parts.append(listed("Data", [("quality.html", "Quality of the data", made["quality"].verdict)]))
-    (REPORTS / "index.html").write_text(PAGE.format(parts="\n".join(parts)), encoding="utf-8")
-    return "reports/index.html"
+    sections = {
+        "Learn": [Link(f"{one.stem}.html", *heading(one)) for one in TUTORIALS],
+        "Strategies as notebooks": [Link(f"{one.stem}.html", *heading(one)) for one in STRATEGIES],
+        "Data": [Link("quality.html", "Quality of the data", made["quality"].verdict)],
+    }
+    return str(write_site(REPORTS, sections).relative_to(ROOT))
 
 
 STEPS = [
@@ -127,6 +138,7 @@ STEPS = [
     ("quality report", quality),
     ("engine", engine),
     ("tutorials and strategies", notebooks),
+    ("tearsheets", tearsheets),
     ("index", index),
 ]
 

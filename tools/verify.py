@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+from browser import ready
 from steps import BIN, ROOT, StepError, command, run_steps
 
 counted = {"passed": 0}
@@ -162,6 +163,7 @@ QUICK = [
     ("types", types),
 ]
 LONG = [
+    ("browser", ready),
     ("engine", engine),
     ("notebooks", unchanged(notebooks, "a notebook must not write beside itself")),
     ("properties and faults", tests),

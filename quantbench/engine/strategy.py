@@ -407,7 +407,7 @@ def code_hash(cls: type[Strategy]) -> str:
 def code_of(cls: type[Strategy]) -> Code:
     "As the ledger of looks describes a version: all functions as text, the classes it is made from by hash."
     bases = _bases(cls)
-    found = {}
+    found = dict[str, str]()
     for base in reversed(bases):
         own = ("def ", f"{base.__module__}.")  # what is imported is not written for it
         found |= {name: text for name, text in _written(base).items() if name.startswith(own)}

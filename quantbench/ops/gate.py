@@ -156,15 +156,11 @@ def _pages(tasks: Mapping[str, Task], names: Sequence[str], strategy: str) -> No
             _replace(output.with_suffix(".html"), page(read_book(output), f"{output.stem}: {strategy}"))
 
 
-def _tearsheet(study: Study, record: Mapping[str, Any], path: Path) -> str:
-    "The sheet of the study's own run, if the package that draws it is there."
-    from importlib import import_module
-    from importlib.util import find_spec
+def _tearsheet(study: Study, record: Mapping[str, Any], path: Path) -> None:
+    "The sheet of the study's own run."
+    from quantbench.reports.tearsheet import write
 
-    if find_spec("quantbench.reports") is None or find_spec("quantbench.reports.tearsheet") is None:
-        return ""
-    import_module("quantbench.reports.tearsheet").write(study.run(), record, path)
-    return path.name
+    write(study.run(), record, path, benchmark=study.benchmark or None)
 
 
 def _trials(study: Study) -> dict[str, Any]:

@@ -39,7 +39,7 @@ _REASONS = {
     "CAGR": "theirs: number of returns / periods a year; ours: calendar years",
     "Calmar": "theirs is of their CAGR",
     "VaR 95 %": "theirs: quantile of a normal distribution; ours: of the returns",
-    "CVaR 95 %": "theirs: mean below the normal VaR; ours: of the worst twentieth",
+    "CVaR 95 %": "theirs: mean of the worst twentieth of a normal distribution; ours: of the returns",
     "Kelly": "theirs: of a bet that loses its stake, the same whatever the size of returns; ours: a fraction of the capital",
 }
 
