@@ -24,7 +24,7 @@ from quantbench.data.synth import grid, trends
 from quantbench.engine.study import Study
 from quantbench.gates import holdout as module
 from quantbench.gates.fit import part, sessions
-from quantbench.gates.holdout import akin, holdout, rehearsal, sealed, traits
+from quantbench.gates.holdout import holdout, rehearsal, sealed
 from quantbench.gates.verdict import Verdict
 from quantbench.gates.walkforward import inside
 from quantbench.strategies.drift import KnownDrift, market
@@ -335,12 +335,3 @@ def test_the_sealed_rows_are_gone_from_the_disk_afterwards(project, tmp_path, mo
     close = market(sessions=WHOLE).bars["close"].to_numpy()[-1]
     needle = pa.array([close]).buffers()[1].to_pybytes()[:8]
     assert not any(needle in p.read_bytes() for p in project.root.rglob("*") if p.is_file())
-
-
-def test_relatives_are_found_in_both_directions_and_strangers_are_not():
-    from quantbench.strategies.crossover import MovingAverageCross
-    from quantbench.strategies.pairs import PairsReversion
-
-    mine = traits(KnownDrift)
-    assert akin(mine, mine) and not akin(mine, []) and not akin([], [])
-    assert not akin(mine, traits(MovingAverageCross)) and not akin(traits(PairsReversion), mine)

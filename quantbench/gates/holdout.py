@@ -2,7 +2,7 @@
 
 **Contract.** `sealed` makes a project (`data.seal`) of the lake's tables for the assets of a study, with the boundary at the last `holdout_fraction` of *its* sessions; what is developed and judged from then on is the study on that project. `holdout` opens it:
 a fresh process takes the strategy from the registry, finds the same study there (else QB-GATE-100), fits it on the open part, writes the opening to the project's journal, and only then decrypts. It runs from the first session on and measures the
-sealed ones, as in `gates.walkforward`; the verdict's hash goes into the journal. A lineage is opened once: `akin` finds relatives by the structure of their code, in which names and numbers play no part, so renaming or tuning starts none anew (QB-SEAL-002). `again`
+sealed ones, as in `gates.walkforward`; the verdict's hash goes into the journal. A lineage is opened once: `gates.trials` finds relatives by the structure of their code, in which names and numbers play no part, so renaming or tuning starts none anew (QB-SEAL-002). `again`
 computes a recorded opening once more from the sealed bytes, for the same code, parameters, data, thresholds and seed; another result than the recorded one is refused (QB-GATE-102). A process that ends without an answer has used up the opening (QB-GATE-101), and `again` may
 finish it. Without a seal, if nothing can be fitted (then nothing is opened), or if the strategy raises, the verdict fails. Checks: Sharpe ratio, drawdown, sessions, part of history that was sealed. Figures: `window` as in the walk-forward, `curve`, `benchmark`, `boundary`, `lineage`."""
 
@@ -11,9 +11,7 @@ finish it. Without a seal, if nothing can be fitted (then nothing is opened), or
 # %% ../../nbs/gates/110_holdout.ipynb #52d25693
 from __future__ import annotations
 
-import ast
 import hashlib
-import inspect
 import json
 import math
 import subprocess
@@ -24,7 +22,6 @@ from datetime import UTC, datetime, timedelta
 from getpass import getuser
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import FunctionType
 from typing import Any
 
 from ..core.chain import JSON, Record, read
@@ -35,11 +32,11 @@ from ..core.settings import Gates
 from ..data import asof
 from ..data.seal import Project, create, unseal
 from ..data.store import Lake
-from ..engine.strategy import Strategy
+from ..engine.strategy import code_of
 from ..engine.study import Study, moment
-from ..engine.translate import parsed
 from .fit import Fit, fit, rests_on, sessions
 from .splits import Splitter
+from .trials import akin, traits
 from .verdict import Check, Verdict
 from quantbench.gates.walkforward import (
     LEAST,
@@ -55,52 +52,7 @@ from quantbench.gates.walkforward import (
 from ..strategies.drift import market
 
 # %% auto #0
-__all__ = ['traits', 'akin', 'sealed', 'rehearsal', 'answer', 'holdout']
-
-# %% ../../nbs/gates/110_holdout.ipynb #881901d5
-_LENGTH, _KIN = 6, 0.5
-
-
-def _steps(node: ast.AST, own: str) -> Iterator[str]:
-    "Kinds of nodes in their order; names that belong to others stay."
-    yield type(node).__name__
-    if isinstance(node, ast.Attribute) and not (isinstance(node.value, ast.Name) and node.value.id == own):
-        yield node.attr
-    for child in ast.iter_child_nodes(node):
-        if not (isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant)):  # a remark
-            yield from _steps(child, own)
-
-
-def _functions(cls: type[Strategy]) -> Iterator[FunctionType]:
-    "Its methods, those of its bases, and the functions of their modules that they call."
-    waiting: list[Any] = [
-        member for base in cls.__mro__[: cls.__mro__.index(Strategy)] for member in vars(base).values()
-    ]
-    seen: set[Any] = set()
-    while waiting:
-        function = waiting.pop(0)
-        if isinstance(function, FunctionType) and function not in seen:
-            seen.add(function)
-            yield function
-            called = inspect.getclosurevars(function).globals.values()
-            waiting += [f for f in called if getattr(f, "__module__", "") == function.__module__]
-
-
-def traits(cls: type[Strategy]) -> list[str]:
-    "What relatives share, as short hashes."
-    found = set()
-    for function in _functions(cls):
-        tree = parsed(function)
-        own = tree.args.args[0].arg if tree.args.args else ""
-        steps = list(_steps(ast.Module(tree.body, []), own))
-        found |= {" ".join(steps[k : k + _LENGTH]) for k in range(max(1, len(steps) - _LENGTH + 1))}
-    return sorted(hashlib.sha256(each.encode()).hexdigest()[:8] for each in found)
-
-
-def akin(one: Sequence[str], other: Sequence[str]) -> bool:
-    "Is half of their traits common?"
-    both = len({*one} | {*other})
-    return both > 0 and len({*one} & {*other}) >= _KIN * both
+__all__ = ['sealed', 'rehearsal', 'answer', 'holdout']
 
 # %% ../../nbs/gates/110_holdout.ipynb #5391af6d
 def sealed(
@@ -243,7 +195,7 @@ def _open(asked: Mapping[str, Any], place: Path) -> Verdict:
         fitted = fit(study)
     except Exception as raised:  # not opened: nothing to look with
         return _verdict(study, None, _measured(study, None, edge, told(raised), None), gates, seed, {})
-    mine = traits(type(study.strategy))
+    mine = traits(code_of(type(study.strategy)))
     lineage = hashlib.sha256(_canonical({"traits": mine}).encode()).hexdigest()[:16]
     config = _canonical({**rests_on(study, gates, seed), "chosen": dict(fitted.parameters), "traits": mine})
     request = {"who": asked["who"], "why": "gate holdout", "lineage": lineage, "config": config}

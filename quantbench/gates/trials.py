@@ -1,7 +1,7 @@
 """How many strategies were tried before this one, under whatever names, and how often its out-of-sample windows were seen.
 
 **Contract.** `trials` reads the ledger of looks of the study's tape. A *trait* is six steps in a row of the structure of a strategy's code, in which its own names, numbers, texts and layout play no part. Two versions are
-`akin` if half of all their traits are common, or four fifths of the smaller one's. They are of one *lineage* if they have a name, or a class they are made from, in common, or are akin; so are relatives of relatives. A trial is one
+`akin` if two fifths of all their traits are common, or two thirds of the smaller one's. They are of one *lineage* if they have a name, or a class they are made from, in common, or are akin; so are relatives of relatives. A trial is one
 configuration of a lineage: a version, the values of all its parameters, a market (assets, kind of prices, length of bars). The same again, on another part of the market or with another account, is no new trial; what a fit of the study
 may choose is one whether it was run or not. `sharpes` has the Sharpe ratio of each trial that has one, from the longest window it was run on. A window is *out of sample* once a gate has judged it (`judged`). A look at it is a
 configuration that was judged on a window of which it is half or more, or that was run on a tape that lies within it; the same one again shows nothing new and is none. With the third look
@@ -39,7 +39,7 @@ __all__ = ['LOOKS', 'Key', 'traits', 'akin', 'lineage', 'Seen', 'judged', 'Trial
 
 # %% ../../nbs/gates/101_trials.ipynb #bd776d10
 LOOKS = 3  # with so many a window is no longer out of sample
-_LENGTH, _HALF, _WITHIN = 6, 0.5, 0.8
+_LENGTH, _OF_ALL, _OF_FEWER = 6, 0.4, 2 / 3
 
 
 def _steps(node: ast.AST, own: str) -> Iterator[str]:
@@ -64,10 +64,10 @@ def traits(code: Code) -> list[str]:
 
 
 def akin(one: Iterable[str], other: Iterable[str]) -> bool:
-    "Are half of their traits common, or four fifths of the smaller one's?"
+    "Are two fifths of their traits common, or two thirds of the smaller one's?"
     ours, theirs = {*one}, {*other}
     common, fewer = len(ours & theirs), min(len(ours), len(theirs))
-    return fewer > 0 and (common >= _HALF * len(ours | theirs) or common >= _WITHIN * fewer)
+    return fewer > 0 and (common >= _OF_ALL * len(ours | theirs) or common >= _OF_FEWER * fewer)
 
 # %% ../../nbs/gates/101_trials.ipynb #9a4028ac
 def lineage(code: Code, codes: Mapping[str, Code]) -> tuple[Code, ...]:
