@@ -200,6 +200,15 @@ class Gates(Section):
         0.05, 0.0001, 0.1, "GT-04: permutations that do as well (p; ours)."
     )
     permutations_count: int = at_least(1000, 100, 1_000_000, "GT-04: permutations drawn (ours).")
+    min_deflated_fraction: float = at_least(
+        0.95, 0.9, 0.999, "Chance that the true Sharpe ratio beats the luck of all trials (ours)."
+    )
+    max_overfit_fraction: float = at_most(
+        0.5, 0.01, 0.5, "Splits whose best is below the middle in the other half (PBO; ours)."
+    )
+    max_snooping_fraction: float = at_most(
+        0.05, 0.0001, 0.1, "Resampled histories in which worthless trials do as well (p; ours)."
+    )
     slippage_stress_ratio: float = at_least(
         3.0, 1.0, 20.0, "GT-05: multiple of the modelled slippage to survive."
     )
