@@ -212,7 +212,7 @@ def test_the_reality_check_is_whites() -> None:
     """Resampled here with the same bootstrap, the maximum of the centred means counted by hand."""
     from arch.bootstrap import StationaryBootstrap
 
-    returns = np.random.default_rng(8).normal(0.03, 1.0, size=(300, 6))
+    returns = np.random.default_rng(8).normal(0.03, 1.0, size=(300, 6)) * np.array([1, 9, 2, 0.1, 4, 1])
     found = superior(returns, seed=5, draws=400)
     scaled = returns / returns.std(axis=0, ddof=1)
     means, more = scaled.mean(axis=0), 0

@@ -350,6 +350,16 @@ def test_windows_that_moved_a_little_are_the_same_windows(tmp_path: Path) -> Non
     assert [window.looks for window in trials(study).windows][:2] == [3, 3]
 
 
+def test_windows_that_meet_at_their_edges_are_others(tmp_path: Path) -> None:
+    study = study_of(tmp_path)
+    known = study.tape.events["known"]
+    for start, cls in ((60, CROSSING), (100, EDITED["goes short"]), (140, EDITED["with a stop"])):
+        judged(
+            Study(cls(), study.tape), "walk_forward", [(int(known[start]), int(known[start + 59]), {}, 0.1)]
+        )
+    assert trials(study).looks == 1
+
+
 def test_a_run_within_a_window_is_a_look_and_one_over_all_is_not(tmp_path: Path) -> None:
     study = study_of(tmp_path)
     first, last = (int(study.tape.events["known"][k]) for k in (120, 239))
