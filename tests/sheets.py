@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import math
 from functools import cache
 from typing import Any
 
 import numpy as np
 
-from quantbench.engine.metrics import Track
+from quantbench.engine.metrics import Frequency, Track
 from quantbench.engine.result import Result
 from quantbench.engine.study import Study
 from quantbench.gates.verdict import Check, Verdict
@@ -107,5 +108,8 @@ def odd_tracks() -> dict[str, Track]:
         "lost": Track.of([100.0, 50.0, -10.0, 40.0, 80.0], days(4), per_year=252),
         "still": Track.of(np.full(80, 100.0), days(79)),
         "rising": Track.of(100 * 1.001 ** np.arange(80), days(79)),
+        "no clear period": dataclasses.replace(
+            Track.of(walk[len(months)], months, per_year=1), frequency=Frequency("unclear", math.nan)
+        ),
         "short": Track.of([1.0, 1.1, 1.0, 1.2], days(3), per_year=252),
     }

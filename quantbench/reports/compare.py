@@ -116,4 +116,4 @@ def diff(a: str | Path, b: str | Path) -> Comparison:
         one.name if isinstance(one, Path) else f"{sheet['strategy']}, {sheet['inputs'].get('run', '')[:8]}"
         for one, sheet in zip((a, b), sheets, strict=True)
     ]
-    return Comparison(called[0], called[1], tuple(rows + _parting(*sheets)))
+    return Comparison(*called, tuple(rows + _parting(*sheets)))
