@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import os
 from datetime import timedelta
 from decimal import Decimal
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,6 +35,7 @@ from quantbench.engine.sessions import spec
 from quantbench.engine.strategy import Strategy
 from quantbench.engine.sweep import sweep
 from quantbench.engine.tape import Tape
+from quantbench.engine.window import state
 from quantbench.portfolio.costs import Costs
 
 DAY = 86_400_000_000_000
@@ -265,3 +269,48 @@ def test_a_trade_is_made_of_fills_and_not_of_days() -> None:
     assert len(by_hand) > 3 and close(trades["profit"].to_numpy(), by_hand, rel=1e-9)
     assert odds(trades["profit"].to_numpy()).hit_rate == (by_hand > 0).sum() / (by_hand != 0).sum()
     assert odds(trades["profit"].to_numpy()).hit_rate != found.metrics["hit rate"]
+
+
+def test_the_card_counts_trades_that_are_over() -> None:
+    """One is open: half sold, and with dividends. It has neither won nor lost."""
+
+    class Half(Strategy):
+        bars: int = state(0)
+
+        def on_bar(self, bar: Any, market: Any) -> None:
+            self.bars += bar.asset == 0
+            later = 50.0 if self.bars <= 200 or bar.asset == 1 else 0.0
+            if bar.asset < 2:
+                market.target(bar.asset, 100.0 if self.bars <= 160 else later)
+
+    found = backtest(Half, tape("dividends"), cash=1e6, costs=Costs())
+    trades = found.trades.df
+    assert trades["closed"].isna().tolist() == [False, True] and trades["exit"].notna().all()
+    assert trades["flows"].gt(0).all() and ", 1 trades," in repr(found)
+    share = 100.0 if trades["profit"][0] > 0 else 0.0
+    assert f"{share:.2f} %" in next(line for line in repr(found).splitlines() if "hit rate of trades" in line)
+
+
+def test_a_thousand_runs_leave_nothing_behind() -> None:
+    """Runs and their tables: the process grows by less than 20 MB, whatever the tape weighs."""
+
+    class Daily(Strategy):
+        size: float = 10.0
+
+        def on_bar(self, bar: Any, market: Any) -> None:
+            market.target(bar.asset, self.size if bar.close > bar.open else -self.size)
+
+    def once(size: float) -> None:
+        found = backtest(Daily(size=size), tape("dividends"), cash=1e6)
+        assert found.metrics["max drawdown"] < 0 and len(found.trades) > 50
+
+    def resident() -> float:
+        gc.collect()
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 1e6
+
+    for _ in range(50):
+        once(1.0)
+    before = resident()
+    for k in range(1000):
+        once(1.0 + k)
+    assert resident() - before < 20.0

@@ -23,9 +23,11 @@ from quantbench.engine.events import (
     KIND_CHANGE,
     KIND_CLEAR,
     KIND_CLOSE,
+    KIND_HALT,
     KIND_LEVEL,
     KIND_QUOTE,
     KIND_REMOVE,
+    KIND_RESUME,
     KIND_TRADE,
     LEVEL,
 )  # fmt: skip
@@ -696,3 +698,22 @@ class Day(Strategy):
     def on_timer(self, market: Any) -> None:
         if self.order == 0 and market.bid(0) > 0.0:
             self.order = market.buy(0, 1.0, limit=market.bid(0))
+
+
+def test_a_halted_book_takes_orders_and_trades_nothing() -> None:
+    "A market order ends, a limit waits even if the book crosses it; after the halt the next trade through it fills."
+    rows = [
+        (10, KIND_LEVEL, -1, 101, 50), (10, KIND_LEVEL, 1, 99, 50), (20, KIND_HALT, 0, 0, 0), (30, KIND_LEVEL, -1, 100, 9),
+        (40, KIND_TRADE, -1, 98, 9), (50, KIND_RESUME, 0, 0, 0), (60, KIND_TRADE, -1, 98, 9),
+    ]  # fmt: skip
+    orders = [
+        Ours(1, 0, 3, 25, market=True),
+        Ours(1, 101, 5, 25),
+        Ours(1, 100, 4, 15),
+        Ours(1, 99, 2, 35, tif=IOC),
+    ]
+    venue = Venue(orders, RISK_AVERSE)
+    venue.until(tape(rows), 45)
+    assert not venue.fills() and venue.ends() == {1: CANCELLED, 4: CANCELLED}
+    venue.until(tape(rows), END)
+    assert [(time, order, lots) for time, order, lots, *_ in venue.fills()] == [(60, 2, 5), (60, 3, 4)]

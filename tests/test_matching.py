@@ -199,14 +199,13 @@ class Twin:
                     arrival = self.now + self.travel(self.set.cancel_latency)
                     order.cancel = max(order.active, arrival, order.amend if order.amend < FOREVER else 0)
                 if item["what"] == m.AMEND and order.id == item["id"] and order.alive:
-                    lots = order.lots if math.isnan(item["quantity"]) else int(item["quantity"])
-                    limit = (
-                        order.limit
-                        if math.isnan(item["limit"]) or not has_limit(order.kind)
-                        else item["limit"]
+                    whole, bound, edge = (
+                        order.new if order.amend < FOREVER else (order.lots, order.limit, order.stop)
                     )
+                    lots = whole if math.isnan(item["quantity"]) else int(item["quantity"])
+                    limit = bound if math.isnan(item["limit"]) or not has_limit(order.kind) else item["limit"]
                     is_stop = order.kind in (m.STOP, m.STOP_LIMIT)
-                    stop = item["stop"] if is_stop and not math.isnan(item["stop"]) else order.stop
+                    stop = item["stop"] if is_stop and not math.isnan(item["stop"]) else edge
                     if self.objection(order, lots, limit, stop):
                         continue
                     order.amend = max(order.active, self.now + self.travel(self.set.cancel_latency))
@@ -292,7 +291,7 @@ class Twin:
         first_fill = order.filled == lots
         if not (math.isnan(order.take) and math.isnan(order.loss)):
             if first_fill:
-                self.bracket(order, lots, time)
+                self.bracket(order, lots, price, time)
             else:
                 for other in self.queue:
                     if other.parent == order.id and other.alive:
@@ -312,13 +311,13 @@ class Twin:
         if order.filled == order.lots:
             order.alive = False
 
-    def bracket(self, entry: Any, lots: int, time: int) -> None:
-        for kind, price in ((m.LIMIT, entry.take), (m.STOP, entry.loss)):
-            if math.isnan(price):
+    def bracket(self, entry: Any, lots: int, price: float, time: int) -> None:
+        for kind, at in ((m.LIMIT, entry.take), (m.STOP, entry.loss)):
+            if math.isnan(at):
                 continue
             made = SimpleNamespace(**entry.__dict__)
             made.__dict__.update(
-                id=self.next_id, kind=kind, limit=price, stop=price, side=-entry.side, lots=lots, filled=0, heard=0, state=PENDING, tif=m.GTC, most=0,
+                id=self.next_id, kind=kind, limit=at, stop=at, entered=price, side=-entry.side, lots=lots, filled=0, heard=0, state=PENDING, tif=m.GTC, most=0,
                 reduce=True, post=False, parent=entry.id, take=NAN, loss=NAN, group=0, alive=True, rests=False, hit=False, touched=time, decided=time,
                 cancel=FOREVER, amend=FOREVER, expires=FOREVER, active=entry.active if kind == m.STOP else time,
             )  # fmt: skip
@@ -371,15 +370,20 @@ class Twin:
         for order in self.ready(b):
             if order.kind == m.TRAILING:
                 order.best = min(order.best, b.low) if order.side > 0 else max(order.best, b.high)
+                if reached(order, b.close):
+                    order.kind, order.hit = m.MARKET, True
+                    self.fill(order, order.best + order.side * order.trail, b.known, False)
             if order.kind == m.LIMIT and (b.low < order.limit if order.side > 0 else b.high > order.limit):
-                self.fill(order, order.limit, b.known, True)
+                self.fill(order, min(max(order.limit, b.low), b.high), b.known, True)
         self.stops(b, [order for order in self.queue if order not in there])
         if b.last:
             for order in self.ready(b):
                 if order.kind in (m.ON_CLOSE, m.LIMIT_ON_CLOSE):
                     self.auction(order, b.close, b.known)
             for order in self.queue:
-                in_time = order.active <= b.since if order.kind == m.MARKET else order.active < b.known
+                in_time = (
+                    order.active <= b.since if order.kind == m.MARKET else order.active < b.known or order.hit
+                )
                 if order.alive and order.tif == m.DAY and in_time and order.kind < m.ON_OPEN:
                     self.end(order, EXPIRED, b.known, "session")
         self.hear()
@@ -438,7 +442,10 @@ class Twin:
             else:
                 stop = stop_of(order)
                 order.kind = m.MARKET
-                self.fill(order, max(stop, b.low) if buys else min(stop, b.high), b.known, False)
+                price = max(stop, b.low) if buys else min(stop, b.high)
+                if order.parent and order.decided == b.known:  # no gain from a stop-loss on the wrong side
+                    price = max(price, order.entered) if buys else min(price, order.entered)
+                self.fill(order, price, b.known, False)
             orders += self.queue[before:]
 
     def closing(self, b: Any) -> None:
@@ -747,7 +754,7 @@ def test_oco() -> None:
 
 def test_trailing() -> None:
     asked = sell(1, kind=m.TRAILING, trail=4, **GTC)
-    rise = (100, 110, 100, 104)  # its own high does not trigger it
+    rise = (100, 110, 100, 107)  # its own high does not trigger it
     assert prices(case([FLAT, rise, (107, 108, 106, 106)], (0, asked)))[0][1] == 106
     assert prices(case([FLAT, rise, (105, 105, 104, 104)], (0, asked)))[0][1] == 105  # gap below 106
     assert prices(case([FLAT, (100, 103, 97, 100)], (0, asked))) == []
@@ -1005,9 +1012,9 @@ Q0 = quote(0, 99, 101)
         (buy(1, **limit(100)), [quote(1, 99, 101), quote(2, 98, 100)], 100, 1),  # a touch by a quote is a cross
         (buy(1, **limit(100)), [trade(1, 101), trade(2, 100)], None, 0),  # a trade at the price is not through it
         (buy(1, **limit(100)), [trade(1, 101), trade(2, 99.5)], 100, 1),
-        (buy(1, **limit(102)), [trade(1, 101)], 101.505, 0),  # half the spread on a trade
-        (buy(1, **limit(101.2)), [trade(1, 101)], 101.2, 0),  # never beyond the limit
-        (sell(1, **limit(99)), [trade(1, 100)], 99.5, 0),
+        (buy(1, **limit(102)), [trade(1, 101)], 101, 0),  # the spread is a cost, as for a market order
+        (buy(1, **limit(101.2)), [trade(1, 101)], 101, 0),
+        (sell(1, **limit(99)), [trade(1, 100)], 100, 0),
         (buy(1, **stop(103)), [quote(1, 99, 101), quote(2, 102, 104)], 104, 0),
         (sell(1, **stop(98)), [trade(1, 99), trade(2, 97)], 97, 0),
         (buy(1, kind=m.STOP_LIMIT, stop=103, limit=103, **GTC), [quote(1, 102, 104), quote(2, 101, 102.5)], 103, 1),
@@ -1101,3 +1108,81 @@ def test_a_position_of_a_billion_lots_can_be_left(lot: float) -> None:
     memory = play_requests([{"what": m.TARGET, "quantity": 0.0}], lot=lot, lots=1_234_567_891)
     sent = memory.orders[memory.orders["id"] > 0]
     assert sent["lots"].tolist() == [1_234_567_891] and sent["side"].tolist() == [-1]
+
+
+# ---- found by audit -----------------------------------------------------------------------------------------------
+
+
+def test_a_stop_limit_that_was_triggered_still_ends_with_its_session() -> None:
+    "Triggered on the last bar and not filled: a DAY order is not there the next day."
+    asked = buy(1, kind=m.STOP_LIMIT, stop=102, limit=102)
+    for row in ((101, 103, 99, 103, 1e6, LAST_OF_SESSION), (101, 103, 101, 103, 1e6, LAST_OF_SESSION)):
+        done = case([FLAT, row, FIRST], (0, asked))
+        assert not done.fills and done.log[-1][1:4] == (EXPIRED, 20, REASON["session"])
+
+
+def test_a_trailing_stop_that_the_close_has_passed_was_hit() -> None:
+    "Every path from the high to that close goes through the stop; what a later gap gives does not count."
+    for side, row, price, after in (
+        (-1, (100, 110, 100, 105), 106, (107, 120, 107, 120)),
+        (1, (100, 100, 90, 95), 94, (93, 93, 80, 80)),
+    ):
+        asked = request(m.SUBMIT, float(side), kind=m.TRAILING, trail=4, **GTC)
+        assert prices(case([FLAT, row, (*after[:4],)], (0, asked))) == [(1, price, 20)]
+
+
+def test_a_stop_loss_beyond_its_entry_gains_nothing() -> None:
+    "A stop-loss above the price of a purchase is hit at once, at that price."
+    asked = buy(4, loss=103, **limit(99))
+    assert prices(case([FLAT, (100, 110, 94, 108)], (0, asked))) == [(1, 99, 20), (2, 99, 20)]
+    asked = sell(4, loss=97, **limit(101))
+    assert prices(case([FLAT, (100, 106, 90, 92)], (0, asked))) == [(1, 101, 20), (2, 101, 20)]
+
+
+def test_a_trail_keeps_the_stop_on_the_grid() -> None:
+    asked = sell(1, kind=m.TRAILING, trail=3.3333, **GTC)
+    assert prices(case([FLAT, FLAT, (100, 100, 90, 90)], (0, asked)))[0][1] == pytest.approx(96.66, abs=1e-9)
+
+
+def test_an_amend_does_not_forget_the_one_before_it() -> None:
+    "Lots, then the limit, both under way: the order has both in the end."
+    asked = [
+        (0, buy(5, **limit(90))),
+        (1, request(m.AMEND, 2.0, id=1)),
+        (1, request(m.AMEND, id=1, limit=99.0)),
+    ]
+    done = case([FLAT, FLAT, (98, 98, 98, 98)], *asked)
+    assert done.fills == [(1, 1, 2, 98, 20, 0)]
+
+
+def test_participation_is_the_part_that_was_said() -> None:
+    "0.29 of 100 are 29, though the product of the floats is less."
+    done = case([FLAT, (*FLAT, 100)], (0, buy(50, **GTC)), participation=0.29)
+    assert done.fills[0][2] == 29
+
+
+def test_a_cancel_in_the_nanosecond_of_a_tick_is_too_late() -> None:
+    "As an order that arrives then is behind it."
+    for latency, filled in ((8, 0), (9, 1)):
+        done = ticks(
+            [Q0, quote(1, 99, 101), quote(2, 97, 99)],
+            (0, buy(1, **limit(100))), (1, request(m.CANCEL, id=1)), cancel_latency=latency,
+        )  # fmt: skip
+        assert len(done.fills) == filled
+
+
+def test_an_iceberg_shows_a_lot_at_least() -> None:
+    done = case([FLAT, FLAT], (0, buy(5, display=0.4, **limit(90))))
+    assert done.memory.orders[0]["display"] == 1
+
+
+def test_a_limit_beyond_the_bar_fills_inside_it() -> None:
+    "A reduce-only limit that the open could fill in part only, as there was no more to reduce, fills the rest at a price that the bar had."
+    asked = [
+        (0, buy(2, **GTC)),
+        (1, sell(2, **limit(95), flags=m.REDUCE_ONLY)),
+        (1, buy(7, **stop(103))),
+        (1, request(m.AMEND, 9.0, id=2)),
+    ]
+    done = case([FLAT, FLAT, (97, 105, 97, 105)], *asked)
+    assert all(97 <= price <= 105 for _order, price, time in prices(done) if time > 20)

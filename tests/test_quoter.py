@@ -19,6 +19,7 @@ import pytest
 
 from quantbench.data.sources import SampleSource
 from quantbench.engine.backtest import Latency, Session, backtest
+from quantbench.engine.explore import explore
 from quantbench.engine.memory import SUBMITTED
 from quantbench.engine.result import Result
 from quantbench.engine.sessions import spec
@@ -143,3 +144,11 @@ def test_a_position_moves_the_quotes_against_it() -> None:
     held = np.append(0, np.cumsum(fills["lots"] * fills["side"]))[heard]
     away = middle[np.searchsorted(known, born["time"], side="right") - 1] - born["price"]
     assert away[held > 0].mean() > away[held < 0].mean() + 0.5
+
+
+def test_the_explorer_works_where_no_frequency_is_told() -> None:
+    """Five minutes of a book: there is no Sharpe ratio and no return a year, and everything else."""
+    explorer = explore(InventoryQuoter, book(), ranges={"half": [0.5, 1.0]}, **ACCOUNT)
+    assert explorer.result.hash == run().hash and np.isnan(explorer.trials.figure("sharpe")).all()
+    assert "return a year" not in explorer.page() and "return a year" not in repr(explorer)
+    assert explorer.move(half=1.0).hash != run().hash and "2 values looked at" in explorer.page()

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import tracemalloc
 from functools import partial
 from pathlib import Path
@@ -226,3 +227,22 @@ def test_equal_gains_have_no_sharpe_ratio() -> None:
     outcome["sum_square"] = sum([0.001**2] * 2520)
     found = sweep_module.FIGURES["sharpe"](outcome, 1.0, 252.0, 10.0)
     assert np.isnan(found).all()
+
+
+def test_points_are_entered_in_the_order_of_the_design() -> None:
+    """Whichever thread is done first: a journal of trials is the same bytes each time."""
+    passed = threading.Event()
+
+    class Turns:
+        again = True
+
+        def play(self, strategy: Any) -> tuple[Any, ...]:
+            assert strategy.most != 1.0 or passed.wait(60)
+            if strategy.most == 4.0:
+                passed.set()
+            return (0.0,) * len(OUTCOME.names or ())
+
+    rows = [{"most": float(k)} for k in range(1, 5)]
+    machines: Any = [Turns(), Turns()]
+    spans = list(sweep_module.drive(machines, Fragile, rows, np.zeros(4, OUTCOME)))
+    assert [span.start for span in spans] == [0, 1, 2, 3]

@@ -14,17 +14,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cache, partial
 from importlib.metadata import version
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from ..core.check import QuantbenchError, nearest, within
 from ..core.value import Value
-from .compiler import Binding, Lanes, bind, explain, told
+from .compiler import Binding, Lanes, bind, explain, fill_tuple, told
 from .depth import QUEUES, Books, check_depth, middles
+from ..core.types import Asset, AssetClass
 from quantbench.engine.events import (
     KIND_BAR,
     KIND_CLEAR,
@@ -33,6 +35,7 @@ from quantbench.engine.events import (
     KIND_RATE,
     KIND_TRADE,
     blank,
+    nanoseconds,
 )
 from .guardian import Limits
 from .ledger import set_costs
@@ -53,21 +56,45 @@ _SECOND = 1_000_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Latency(Value):
-    "Seconds on the way; `spread` above zero draws each from a distribution with that relative spread."
+    "Seconds on the way; `spread` above zero draws each from a distribution with that relative spread; what was `measured` holds for orders, amends and cancels from its time on."
 
     order_seconds: float = 0.0
     cancel_seconds: float = 0.0
     fill_seconds: float = 0.0
     spread: float = 0.0
+    measured_at: tuple[datetime, ...] = ()  # ascending
+    measured_seconds: tuple[float, ...] = ()  # that an order took then
 
     def _agree(self) -> None:
+        for late in self.measured_seconds:
+            within(late, 0.0, 86_400.0, code="QB-ENG-241", where="Latency.measured_seconds")
+        if self.measured_at and (self.order_seconds or self.cancel_seconds or self.spread):
+            raise QuantbenchError(
+                "QB-ENG-241", where="Latency", value="measured and stated", allowed="one of the two"
+            )
+        ascending = all(first < second for first, second in pairwise(self.measured_at))
+        if not ascending or len(self.measured_at) != len(self.measured_seconds):
+            allowed = "ascending times, one for each delay"
+            raise QuantbenchError(
+                "QB-ENG-241", where="Latency.measured_at", value=len(self.measured_at), allowed=allowed
+            )
         for name in ("order_seconds", "cancel_seconds", "fill_seconds", "spread"):
             within(getattr(self, name), 0.0, 86_400.0, code="QB-ENG-241", where=f"Latency.{name}")
 
     def onto(self, run: Any) -> None:
         for name in ("order", "cancel", "fill"):
             run[f"{name}_latency"] = round(getattr(self, f"{name}_seconds") * _SECOND)
-        run["latency_spread"], run["latency_model"] = self.spread, self.spread > 0
+        run["latency_spread"], run["latency_model"] = self.spread, 2 if self.measured_at else self.spread > 0
+
+    def delays(self) -> Any:
+        "Times and delays in nanoseconds, in turn."
+        return np.array(
+            [
+                (nanoseconds(time), round(late * _SECOND))
+                for time, late in zip(self.measured_at, self.measured_seconds, strict=True)
+            ],
+            np.int64,
+        ).ravel()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,20 +142,38 @@ def _currencies(tape: Tape, cash: float | Mapping[str, float]) -> tuple[list[str
     return names, [float(stated.get(name, 0.0)) for name in names]
 
 
-def _capital(tape: Tape, names: list[str], amounts: list[float]) -> float:
-    "In the base currency; foreign cash counts at the first rate on the tape, so that what it gains later is a gain."
-    total, wanted = amounts[0], {c for c in range(1, len(names)) if amounts[c]}
-    code = np.array([names.index(asset.currency.code) for asset in tape.assets])
-    for chunk in tape.chunks() if wanted else ():
-        told = chunk[chunk["kind"] == KIND_RATE]
-        for c in sorted(wanted & {*code[told["asset"]].tolist()}):
-            total += amounts[c] * float(told["close"][np.argmax(code[told["asset"]] == c)])
-            wanted.discard(c)
-        if not wanted:
-            break
-    for c in sorted(wanted):
-        raise QuantbenchError("QB-ENG-241", where=f"cash in {names[c]}", value="no rate on the tape")
-    return total
+def _pair(asset: Asset, names: list[str]) -> int:
+    "Which currency's rate the price of a pair like EURUSD is, below zero one over it; 0: none."
+    words = "".join(filter(str.isalpha, asset.id)).upper()
+    first, second = words[:3], words[3:]
+    if asset.asset_class != AssetClass.FX or len(words) != 6 or second != asset.currency.code:
+        return 0
+    if second == names[0] and first in names:
+        return names.index(first)
+    return -names.index(second) if first == names[0] else 0
+
+
+def _rates(events: np.ndarray[Any, Any], assets: np.ndarray[Any, Any]) -> tuple[Any, Any, Any]:
+    "Which events tell a rate, of which currency, and the rate."
+    own, pair = assets["currency"][events["asset"]], assets["converts"][events["asset"]]
+    told = np.flatnonzero((events["kind"] == KIND_RATE) | (events["kind"] <= KIND_QUOTE) & (pair != 0))
+    own, pair, price = own[told], pair[told], events["close"][told]
+    return told, np.where(pair != 0, np.abs(pair), own), np.where(pair < 0, 1.0 / price, price)
+
+
+def _value_cash(tape: Tape, memory: Memory) -> float:
+    "The capital, foreign cash at the first rate that the tape tells."
+    if memory.cash[1:].any():
+        for chunk in tape.chunks():
+            _, currency, rate = _rates(chunk, memory.assets)
+            for place in np.flatnonzero(np.isnan(memory.rates) & (memory.cash != 0.0)):
+                memory.rates[place] = next(iter(rate[currency == place]), np.nan)
+        if np.isnan(memory.rates[memory.cash != 0.0]).any():
+            raise QuantbenchError(
+                "QB-ENG-241", where="cash", value="of a currency without a rate on the tape"
+            )
+    held = memory.cash != 0.0
+    return float(memory.cash[held] @ memory.rates[held])
 
 
 def _costs_of(setup: Setup, symbol: str) -> Costs:
@@ -151,8 +196,11 @@ def memory_for(tape: Tape, setup: Setup) -> Memory:
         )
         row["currency"], row["negative_prices"] = names.index(asset.currency.code), asset.negative_prices
         row["depth"] = deep = tape.has_book[i]
+        row["future"] = asset.asset_class == AssetClass.FUTURE
+        row["converts"] = _pair(asset, names)
         costs = _costs_of(setup, asset.id)
-        if (setup.participation > 0 or costs.needs_volume) and not (deep or tape.has_volume[i]):
+        blind = not tape.has_volume[i] or (costs.needs_volume and tape.only_quotes[i])
+        if (setup.participation > 0 or costs.needs_volume) and blind and not deep:
             raise QuantbenchError("QB-ENG-242", where=f"{asset.id} on the tape", value="no volume")
         set_costs(memory.assets, costs, i)
     memory.assets["margin"] = within(setup.margin, 0.01, 1.0, code="QB-ENG-241", where="margin")
@@ -162,14 +210,17 @@ def memory_for(tape: Tape, setup: Setup) -> Memory:
     memory.cash[:] = amounts
     if len(names) > 1:
         memory.rates[1:] = np.nan  # until the tape tells
+    capital = _value_cash(tape, memory)
     run = memory.run[0]
-    capital = _capital(tape, names, amounts)
     run["equity"] = run["peak"] = run["trough"] = run["day_equity"] = run["start_equity"] = capital
     run["random"] = np.uint64((setup.seed * 0x9E3779B97F4A7C15 + 0xD1B54A32D192ED03) % 2**64)
     run["same_close"] = setup.same_close
+    run["debit_spread"] = max(_costs_of(setup, asset.id).financing_bps for asset in tape.assets) * 1e-4
     run["queue_model"], run["queue_power"] = QUEUES.index(setup.queue), setup.queue_power
     if any(tape.has_book):
         Books(memory)
+    memory.delays = setup.latency.delays()
+    memory.bind()
     setup.latency.onto(run)
     (setup.limits or Limits.research(capital, tape.interval.length if tape.interval else timedelta(0))).onto(
         memory.run
@@ -294,7 +345,11 @@ class Session:
         place, raised = self.fed + int(run["cursor"]), int(run["raised"])
         hook = _RAISED.get(raised, "on_bar")
         event = None if events is None or hook == "on_timer" else events[int(run["cursor"])]
-        if self.binding.lanes.hooks[hook].lane == "compiled":
+        if hook == "on_fill":
+            fill = fill_tuple(self.memory, int(run["told"]) - 1)
+            compiled = self.binding.lanes.hooks[hook].lane == "compiled"
+            error = (_again_in_python(self) if compiled else None) or explain(self.binding, hook, fill)
+        elif self.binding.lanes.hooks[hook].lane == "compiled":
             error = _again(self, hook, place)
         else:
             error = explain(self.binding, hook, None if event is None else told(event, hook))
@@ -361,7 +416,7 @@ def _execution(setup: Setup, books: Books | None) -> str:
 
 
 def _marks(tape: Tape, setup: Setup) -> tuple[Any, Any, Any]:
-    "Time, asset and price of every event that bears a price, a rate as that of its currency; with an order book, the middle that it then has."
+    "Time, asset and price of every event that bears a price; with an order book, the middle that it then has; below zero a currency and its rate."
     memory, parts = memory_for(tape, setup), []
     for chunk in tape.chunks():
         rates, asset = chunk["kind"] == KIND_RATE, chunk["asset"].astype(np.int64)
@@ -369,9 +424,15 @@ def _marks(tape: Tape, setup: Setup) -> tuple[Any, Any, Any]:
         if memory.books is not None:
             deep = (memory.assets["depth"][chunk["asset"]] == 1) & (chunk["kind"] <= KIND_CLEAR)
             price = np.where(deep, middles(chunk, memory), price)
-        borne = ~np.isnan(price)
-        who = np.where(rates, -1 - memory.assets["currency"][asset], asset)
-        parts.append((chunk["known"][borne], who[borne], price[borne]))
+        place = np.flatnonzero(~np.isnan(price))
+        asset, value = chunk["asset"][place], price[place]
+        if len(memory.rates) > 1:
+            told, currency, rate = _rates(chunk, memory.assets)
+            order = np.argsort(np.r_[place, told], kind="stable")
+            place, asset, value = (
+                np.r_[one][order] for one in ((place, told), (asset, -1 - currency), (value, rate))
+            )
+        parts.append((chunk["known"][place], asset, value))
     known, asset, close = map(np.concatenate, zip(*parts, strict=True))
     return known, asset, close
 
@@ -392,10 +453,22 @@ def _again(session: Session, hook: str, place: int) -> QuantbenchError:
         again.pass_time(int(session.memory.run[0]["now"]))
     else:
         again._happen(again.waiting, more=False)
-        event = told(again.waiting[0], hook) if hook != "on_fill" else None
+        event = told(again.waiting[0], hook)
         run[hook], again.stop = 0, place + 1
         again._happen(again.waiting, more=False)
-    return explain(again.binding, hook, event, again.binding.state() if hook != "on_fill" else None)
+    return explain(again.binding, hook, event, again.binding.state())
+
+
+def _again_in_python(session: Session) -> QuantbenchError | None:
+    "Run once more in Python: a fill may be told between two events, where no rerun can be stopped."
+    again = Session(session.strategy, session.tape, **{**session.choices, "lane": "interpreted"})
+    try:
+        for chunk in session.tape.chunks():
+            again.feed(chunk)
+        again.finish()
+    except QuantbenchError as error:
+        return error
+    return None
 
 # %% ../../nbs/engine/75_backtest.ipynb #f9db5622
 def backtest(strategy: Strategy | type[Strategy], tape: Tape, **choices: Any) -> Result:

@@ -7,6 +7,7 @@ levels: one fill, the average price, `impact` the loss against the best; the spr
 The rest of a limit waits behind the quantity at its price. A trade through our price fills us; a trade at our price fills us with
 what remains after the queue; a level of the other side fills us if it is beyond our price, and up to its size if it is at it. Departures from
 a level move us up as `run.queue_model` says, in a full-depth feed exactly. Stops wait for a trade.
+While an asset is halted, limits rest, market orders end, and nothing trades with us; what the book shows meanwhile fills us with the first trade after it.
 Hooks look at what we know: `level` is the price of the n-th best level, `depth` the quantity in the n best, `quantity_at` that at a price.
 Tapes that are no book are refused by `check_depth`: QB-ENG-180 to 188. What does not fit makes the loop stop with `GROW`; nothing is dropped."""
 
@@ -25,8 +26,10 @@ from quantbench.engine.events import (
     KIND_ADD,
     KIND_CHANGE,
     KIND_CLEAR,
+    KIND_HALT,
     KIND_LEVEL,
     KIND_REMOVE,
+    KIND_RESUME,
     KIND_TRADE,
     LEVEL,
 )
@@ -81,6 +84,7 @@ BOOK = np.dtype(
         ("number", "i8"),  # of the next order added; 0: no full-depth feed
         ("unknown", "i8"),  # changes of orders that were never added
         ("stops", "i8"),  # our stop orders that wait
+        ("halted", "i8"),  # 1: the venue takes orders and trades nothing
     ],
     align=True,
 )
@@ -528,7 +532,7 @@ def meet(run: Any, asset: Any, slot: int, time: int) -> None:
     key = -EMPTY if market else order.ticks * side
     if useless(run, asset, slot, order, time):
         return
-    if other.best != EMPTY and other.best + key >= 0:
+    if other.best != EMPTY and other.best + key >= 0 and book_record(asset.book, 0).halted == 0:
         if order.flags & POST_ONLY:
             refuse_taking(run, slot, order, time)
             return
@@ -620,11 +624,13 @@ def venue_event(run: Any, asset: Any, event: Any) -> None:
         if half.ours_worst <= key <= half.ours_best:
             queue_moves(run, asset, s, key, before, size)
         if size > 0.0:
-            if other.ours_best + key >= 0:
+            if other.ours_best + key >= 0 and book_record(book, 0).halted == 0:
                 crossed(run, asset, -s, -key, max(size - before, 0.0), time)
             if other.best + key >= 0:
                 uncross(other, -key)
     elif kind == KIND_TRADE:
+        if book_record(book, 0).halted != 0:
+            return
         s = -int(event.side)
         half = side_record(book, 1 if s < 0 else 0)
         key = ticks(half, event.price) * s
@@ -636,6 +642,8 @@ def venue_event(run: Any, asset: Any, event: Any) -> None:
         empty(book, int(event.side))
     elif kind <= KIND_REMOVE:
         venue_order(run, asset, event)
+    else:
+        book_record(book, 0).halted = kind == KIND_HALT
 
 
 @kernel
@@ -647,7 +655,7 @@ def venue_order(run: Any, asset: Any, event: Any) -> None:
     half.taken = 0.0
     if left > 0.0 and half.ours_worst <= old <= half.ours_best:
         leaves(run, asset, side, old, left, number)
-    if key != EMPTY and other.ours_best + key >= 0:
+    if key != EMPTY and other.ours_best + key >= 0 and book_record(asset.book, 0).halted == 0:
         crossed(run, asset, -side, -key, event.size, event.since)
 
 
@@ -675,7 +683,9 @@ def catch_up(run: Any) -> int:
     while i < end:
         event = level_record(base, i)
         asset = asset_record(run.assets, event.asset)
-        if asset.depth == 1 and event.kind <= KIND_CLEAR:
+        if asset.depth == 1 and (
+            event.kind <= KIND_CLEAR or event.kind == KIND_HALT or event.kind == KIND_RESUME
+        ):
             if event.since > now:
                 break
             if full(run, asset):

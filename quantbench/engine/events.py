@@ -254,10 +254,12 @@ def check_ticks(ticks: Events, negative: Any, where: str) -> None:
 
 
 def check_actions(actions: Events, where: str) -> None:
-    "Splits with a ratio, dividends and payouts with an amount."
+    "Splits with a ratio, dividends and payouts with an amount, rates above zero."
     view = actions.view(ACTION)
     splits, paid = view["kind"] == KIND_SPLIT, np.isin(view["kind"], (KIND_DIVIDEND, KIND_DELIST))
+    rates = view["kind"] == KIND_RATE
     refuse("QB-ENG-115", ~splits | _finite(view["ratio"], 0), where, {"ratio": view["ratio"]})
+    refuse("QB-ENG-115", ~rates | _finite(view["price"], 0), where, {"rate": view["price"]})
     refuse(
         "QB-ENG-115", ~paid | _finite(view["amount"], 0, open_end=False), where, {"amount": view["amount"]}
     )

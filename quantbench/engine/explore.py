@@ -27,7 +27,7 @@ from ..core.show import Card, Row, Shown
 from .backtest import backtest
 from .compiler import compile_lanes
 from .memory import KEEP_CURVE, KEEP_FILLS, KEEP_TRANSITIONS
-from .metrics import METRICS, underwater
+from .metrics import DAY, METRICS, underwater
 from .result import Result
 from .strategy import Strategy, param
 from .sweep import OUTCOME, Machine, Sweep, begun, choices_of
@@ -215,6 +215,13 @@ _SHOWN = {
 _TEXT: Mapping[str, Callable[[float], str]] = {metric.name: metric.text for metric in METRICS}
 
 
+def _shown(result: Result) -> Mapping[str, str]:
+    "The headline; of less than a month no return a year, which would be an extrapolation."
+    span = result.track.times[-1] - result.track.times[0]
+    yearly, *others = _SHOWN.items()
+    return dict([yearly if span >= 30 * DAY else ("total return", "return"), *others])
+
+
 def _figure(label: str, value: str, bounds: str, beside: str) -> str:
     small = "".join(
         f'<div style="opacity:.7">{html.escape(text) or "&nbsp;"}</div>' for text in (bounds, beside)
@@ -226,7 +233,7 @@ def _figure(label: str, value: str, bounds: str, beside: str) -> str:
 def numbers(result: Result, held: Result | None, bounds: Mapping[str, tuple[float, float]]) -> str:
     "The headline, each number with its interval if it is known, and what holding did; what appears later has its place already."
     parts = []
-    for name, label in _SHOWN.items():
+    for name, label in _shown(result).items():
         spread = " to ".join(_TEXT[name](bound) for bound in bounds.get(name, ()))
         beside = f"holding {_TEXT[name](held.metrics[name])}" if held else ""
         parts.append(_figure(label, _TEXT[name](result.metrics[name]), spread, beside))
@@ -379,13 +386,14 @@ class Explorer(Shown):
         "The same without sliders."
         if self.error:
             return Card(f"Explore {self.strategy.__name__}", str(self.error), "bad")
-        names = [name for name in _SHOWN if name in self.result.intervals]
+        shown = _shown(self.result)
+        names = [name for name in shown if name in self.result.intervals]
         spread = {
             name: " to ".join(_TEXT[name](bound) for bound in self.result.intervals[name]) for name in names
         }
         rows = [Row(name, value, note=f"{len(self.stops[name])} stops, {self.stops[name][0]:g} to {self.stops[name][-1]:g}")
                 for name, value in self.values.items()]  # fmt: skip
-        for name, label in _SHOWN.items():
+        for name, label in shown.items():
             beside = f"holding {_TEXT[name](self.hold.metrics[name])}" if self.hold else ""
             note = "; ".join(part for part in (spread.get(name, ""), beside) if part)
             rows.append(Row(label, _TEXT[name](self.result.metrics[name]), note=note))

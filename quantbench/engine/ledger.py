@@ -55,7 +55,9 @@ def money(run: Any) -> float:
     "Cash of every currency, in the base currency."
     total: float = read_float(run.cash, 0)
     for c in range(1, run.n_currencies):
-        total += read_float(run.cash, c) * read_float(run.rates, c)
+        cash = read_float(run.cash, c)
+        if cash != 0.0:  # a rate that is not known yet is no matter where nothing is held
+            total += cash * read_float(run.rates, c)
     return total
 
 

@@ -2,7 +2,7 @@
 
 **Contract.** `advance` takes a run from event to event until there are no more, an array is full, or a hook raises; called again it goes on where
 it stopped, so a tape may come whole, in chunks or one event at a time, with the same bytes as outcome. For each event, in this order: if time has moved on,
-the step before is marked (equity, drawdown, a point of the curve) and what fell due in between happens (end of a day, timers); the
+the step before is marked (equity, drawdown, a point of the curve) and what fell due in between happens (news of fills, end of a day, timers); the
 event fills orders; prices, history and volume are brought up to date; `on_fill`, then the event's own hook; the requests of these hooks
 are handled. Times are nanoseconds of the UTC epoch. A hook sees only what was known at `market.now`."""
 
@@ -45,18 +45,18 @@ from quantbench.engine.ledger import (
     set_rate,
     split,
 )
-from .matching import end_all, end_session, match_bar, match_close, match_tick, settle
+from .matching import end_all, match_bar, match_close, match_end, match_tick, settle
 from quantbench.engine.memory import (
-    ENDED, FAULT, FEED, FILL, GROW, KEEP_CURVE, NEVER, Memory, asset_record, point_record, run_record,
+    ENDED, FAULT, FEED, FILL, GROW, KEEP_CURVE, NEVER, Memory, asset_record, fill_record, order_record, point_record, run_record,
 )  # fmt: skip
 from .orders import DELISTED
 from .requests import handle, withdraw
 
 # %% auto #0
 __all__ = ['QUIET', 'FIRED', 'RAISED', 'STARVED', 'FAILED', 'ON_FILL', 'ON_TIMER', 'VENUE', 'FILL_SIZE', 'event_record',
-           'tick_record', 'weigh', 'mark', 'set_wake', 'call', 'due', 'new_row', 'remember', 'remember_all',
-           'check_room', 'tick', 'act', 'tell', 'live', 'happen', 'bar', 'step', 'serve_requests', 'advance',
-           'close_auction', 'pass_time', 'prepare']
+           'tick_record', 'weigh', 'mark', 'next_news', 'set_wake', 'call', 'due', 'new_row', 'remember',
+           'remember_all', 'check_room', 'tick', 'act', 'tell', 'live', 'happen', 'bar', 'step', 'serve_requests',
+           'advance', 'close_auction', 'pass_time', 'prepare']
 
 # %% ../../nbs/engine/72_loop.ipynb #3fd8533c
 @kernel
@@ -111,10 +111,24 @@ event_record, tick_record = record_at(BAR), record_at(TICK)
 
 
 @kernel
+def next_news(run: Any) -> int:
+    "When we next hear of a fill or of an order's end."
+    fill: Any = NEVER
+    end: Any = NEVER
+    if run.settled < run.n_fills:
+        fill = fill_record(run.fills, run.settled).heard
+    if run.ending >= 0:
+        order = order_record(run.orders, run.ending)
+        if order.heard == order.filled:
+            end = order.ended + run.fill_latency
+    return int(min(fill, end))
+
+
+@kernel
 def set_wake(run: Any) -> None:
     "The first moment at which an event has something due before it; a bar known at midnight still belongs to the day that ends."
     timer = read_int(run.timers, run.timer) if run.timer < run.n_timers else NEVER
-    next_due = min(timer, run.day_end)
+    next_due = min(timer, run.day_end, next_news(run))
     run.wake = next_due + 1 if next_due < NEVER else NEVER
 
 
@@ -132,10 +146,14 @@ def call(run: Any, hook: int, what: int, place: int, here: int) -> int:
 
 @kernel
 def due(run: Any, now: int, here: int) -> int:
-    "Do the first thing due before `now`: the end of a day, or one timer."
+    "Do the first thing due before `now`: news that arrives, the end of a day, or one timer."
     timer = read_int(run.timers, run.timer) if run.timer < run.n_timers else NEVER
-    done = QUIET
-    if run.day_end < now and run.day_end <= timer:
+    done, news = QUIET, next_news(run)
+    if news < now and news <= timer and news <= run.day_end:
+        run.now = max(run.now, news)
+        settle(run)
+        done = FIRED if tell(run, here) == QUIET else RAISED
+    elif run.day_end < now and run.day_end <= timer:
         if roll_day(run, int(min(now, timer))) == GROW:
             run.tight = 1
         else:
@@ -225,7 +243,7 @@ def tick(run: Any, asset: Any, event: Any, place: int) -> None:
 def act(run: Any, asset: Any, event: Any) -> int:
     "Splits, dividends, halts, rates: what changes an asset and is no price."
     kind, status = event.kind, ENDED
-    if kind == KIND_SPLIT or kind == KIND_DELIST:
+    if asset.pending != 0 and (kind == KIND_SPLIT or kind == KIND_DIVIDEND or kind == KIND_DELIST):
         hasten(run)
         settle(run)
     if kind == KIND_SPLIT:
@@ -243,8 +261,7 @@ def act(run: Any, asset: Any, event: Any) -> int:
     elif kind == KIND_RATE:
         set_rate(run, asset.currency, event.close)
     elif kind == KIND_CLOSE:
-        end_session(run, asset, event.known, event.since)
-        settle(run)
+        match_end(run, asset, event)
     check_room(run)
     return status
 

@@ -19,7 +19,7 @@ from typing import Any
 from .events import FIRST_OF_SESSION, KIND_QUOTE, LAST_OF_SESSION
 from .guardian import note_fill
 from .kernel import kernel
-from .ledger import book, charge
+from .ledger import book, charge, toward_zero
 from quantbench.engine.memory import (
     CANCELLED, DAY, EXPIRED, FILLED, FOK, IOC, LIMIT, LIMIT_ON_CLOSE, LIMIT_ON_OPEN, MARKET, NEVER, ON_CLOSE, ON_OPEN, PARTIAL,
     POST_ONLY, REDUCE_ONLY, REJECTED, RESTING, STOP, STOP_LIMIT, SUBMITTED, TRAILING, TRIGGERED, asset_record, fill_record, order_record,
@@ -32,8 +32,9 @@ from quantbench.engine.orders import (
 # %% auto #0
 __all__ = ['TAKER', 'MAKER', 'AT_QUOTE', 'NO_CAP', 'give_life', 'spread_fill', 'more_exits', 'execute', 'hear', 'hear_ends',
            'settle', 'set_due', 'change', 'land', 'arrive', 'reducible', 'take', 'useless', 'immediate',
-           'refuse_taking', 'trail_to', 'trigger', 'at_auction', 'at_open', 'hit_stops', 'along', 'end_session',
-           'end_all', 'close_bar', 'capped', 'match_bar', 'match_close', 'at_tick', 'match_tick', 'lots_of']
+           'refuse_taking', 'trail_to', 'trigger', 'at_auction', 'at_open', 'hit_stops', 'pulled', 'along',
+           'end_session', 'end_all', 'close_session', 'match_end', 'capped', 'match_bar', 'match_close', 'at_tick',
+           'match_tick', 'lots_of']
 
 # %% ../../nbs/engine/66_matching.ipynb #0770bc2c
 TAKER, MAKER, AT_QUOTE = (
@@ -45,7 +46,7 @@ NO_CAP = 2**62
 
 
 @kernel
-def give_life(run: Any, asset: Any, slot: int, lots: int, time: int) -> None:
+def give_life(run: Any, asset: Any, slot: int, lots: int, price: float, time: int) -> None:
     "The exits of an entry are at the venue; the stop-loss as early as the entry, so that the rest of the bar can hit it."
     entry = order_record(run.orders, slot)
     while entry.exits >= 0:
@@ -56,6 +57,7 @@ def give_life(run: Any, asset: Any, slot: int, lots: int, time: int) -> None:
         run.next_id += 1
         order.active = entry.active if order.kind == STOP else time
         order.decided = order.touched = time
+        order.extreme = price  # what a stop-loss on the wrong side of its entry gets
         move(run, order, SUBMITTED, time, 0, order.stop if order.kind == STOP else order.limit)
         run.n_open -= 1  # the slot was counted while it waited
         add_open(run, asset, waiting)
@@ -107,8 +109,10 @@ def execute(run: Any, asset: Any, slot: int, lots: int, price: float, time: int,
     order.filled += lots
     order.touched = time
     asset.pending += lots * order.side
+    if fill.heard > run.now:
+        run.wake = min(run.wake, fill.heard + 1)
     if order.exits >= 0:
-        give_life(run, asset, slot, lots, time)
+        give_life(run, asset, slot, lots, price, time)
     elif order.take == order.take or order.loss == order.loss:
         more_exits(run, asset, order.id, lots)
     if order.group != 0:
@@ -331,6 +335,8 @@ def hit_stops(run: Any, asset: Any, slot: int, bar: Any, room: int) -> int:
             trigger(order)
             if order.kind == MARKET:
                 price = max(order.stop, bar.low) if side > 0 else min(order.stop, bar.high)
+                if order.decided == bar.known and side * order.extreme > side * price:
+                    price = order.extreme
                 room -= take(run, asset, slot, price, bar.known, TAKER, room)
             else:
                 order.flags |= RESTING
@@ -344,6 +350,17 @@ def hit_stops(run: Any, asset: Any, slot: int, bar: Any, room: int) -> int:
 
 
 @kernel
+def pulled(run: Any, asset: Any, slot: int, bar: Any, reach: float, room: int) -> int:
+    "A trailing stop follows the bar; every path to a close beyond it goes through it. The lots filled."
+    order = order_record(run.orders, slot)
+    trail_to(order, reach)
+    if order.side * bar.close < order.side * order.stop:
+        return 0
+    trigger(order)
+    return take(run, asset, slot, order.stop, bar.known, TAKER, room)
+
+
+@kernel
 def along(run: Any, asset: Any, bar: Any, room: int) -> int:
     "The path of a bar after its open: stops, limits, then the stop-losses of what has just been entered; the lots that are left."
     room = hit_stops(run, asset, asset.first, bar, room)
@@ -354,9 +371,10 @@ def along(run: Any, asset: Any, bar: Any, room: int) -> int:
         if order.active <= bar.since:
             reach = bar.low if order.side > 0 else bar.high
             if order.kind == TRAILING:
-                trail_to(order, reach)
+                room -= pulled(run, asset, slot, bar, reach, room)
             elif order.kind == LIMIT and order.side * reach < order.side * order.limit:
-                room -= take(run, asset, slot, order.limit, bar.known, MAKER, room)
+                price = min(order.limit, bar.high) if order.side > 0 else max(order.limit, bar.low)
+                room -= take(run, asset, slot, price, bar.known, MAKER, room)
         slot = order.next
     return hit_stops(run, asset, order_record(run.orders, final).next, bar, room)
 
@@ -369,7 +387,10 @@ def end_session(run: Any, asset: Any, time: int, since: int) -> None:
         order = order_record(run.orders, slot)
         auction = ON_OPEN <= order.kind <= LIMIT_ON_CLOSE
         late = order.kind == MARKET and order.active > since
-        if order.tif == DAY and order.active < time and not auction and not late:
+        there = order.active < time or (
+            order.active == time and order.flags & TRIGGERED
+        )  # a stop-limit that the last bar hit
+        if order.tif == DAY and there and not auction and not late:
             finish(run, slot, EXPIRED, time, SESSION)
         slot = order.next
 
@@ -386,20 +407,32 @@ def end_all(run: Any, asset: Any, time: int, reason: int) -> None:
 
 
 @kernel
-def close_bar(run: Any, asset: Any, bar: Any, room: int) -> int:
-    "The end of the last bar of a session: the closing auction, then the end of the DAY orders; the lots that are left."
+def close_session(run: Any, asset: Any, price: float, time: int, since: int, room: int) -> int:
+    "The closing auction for orders that were there by `since`, then the end of the DAY orders; the lots that are left."
     slot = asset.first
     while slot >= 0:
         order = order_record(run.orders, slot)
         if (
             (order.kind == ON_CLOSE or order.kind == LIMIT_ON_CLOSE)
-            and order.active <= bar.since
+            and order.active <= since
             and asset.state == 0
+            and not useless(run, asset, slot, order, time)
         ):
-            room -= at_auction(run, asset, slot, bar.close, bar.known, room)
+            room -= at_auction(run, asset, slot, price, time, room)
         slot = order.next
-    end_session(run, asset, bar.known, bar.since)
+    end_session(run, asset, time, since)
     return room
+
+
+@kernel
+def match_end(run: Any, asset: Any, event: Any) -> None:
+    "The end of a session of ticks: the last is the closing auction, for orders that were there before it; how much it traded nobody said, so a cap on our part admits nothing."
+    arrive(run, asset, event.since - 1)
+    room = NO_CAP if asset.participation == 0 else 0
+    if asset.depth == 0 and asset.last_time > 0:
+        close_session(run, asset, asset.last, event.known, asset.last_time - 1, room)
+    end_session(run, asset, event.known, event.since)
+    settle(run)
 
 # %% ../../nbs/engine/66_matching.ipynb #18b82305
 @kernel
@@ -408,7 +441,7 @@ def capped(asset: Any, bar: Any) -> int:
     if asset.taken_at != bar.known:
         asset.taken, asset.taken_at = 0, bar.known
     most = asset.participation * bar.volume / asset.lot
-    return max(0, int(min(most, 9e18)) - asset.taken) if most == most else 0
+    return max(0, toward_zero(min(most, 9e18)) - asset.taken) if most == most else 0
 
 
 @kernel
@@ -431,7 +464,7 @@ def match_bar(run: Any, asset: Any, bar: Any) -> None:
     if more:
         room = along(run, asset, bar, room)
     if bar.flags & LAST_OF_SESSION:
-        room = close_bar(run, asset, bar, room)
+        room = close_session(run, asset, bar.close, bar.known, bar.since, room)
     if asset.participation != 0:
         asset.taken += before - room
     settle(run)
@@ -489,12 +522,6 @@ def at_tick(run: Any, asset: Any, slot: int, price: float, tick: Any, room: int)
     if order.flags & POST_ONLY:
         refuse_taking(run, slot, order, tick.since)
         return 0
-    if (
-        not quote
-    ):  # a trade does not say what we would have paid: half the spread more, never beyond the limit
-        price = side * min(
-            side * order.limit, side * price + 0.5 * asset.spread * run.cost_multiple * abs(price)
-        )
     return take(run, asset, slot, price, tick.since, taker, room)
 
 
@@ -506,7 +533,7 @@ def match_tick(run: Any, asset: Any, tick: Any) -> None:
     if asset.participation != 0:
         buys = lots_of(asset, tick.volume if quote else asset.participation * tick.volume)
         sells = lots_of(asset, tick.low) if quote else buys
-    arrive(run, asset, tick.since)
+    arrive(run, asset, tick.since - 1)  # what comes in the same nanosecond is behind it
     slot = asset.first
     while slot >= 0:
         order = order_record(run.orders, slot)
@@ -532,4 +559,4 @@ def match_tick(run: Any, asset: Any, tick: Any) -> None:
 @kernel
 def lots_of(asset: Any, quantity: float) -> int:
     "Whole lots of a quantity; none of an unknown one."
-    return int(min(quantity / asset.lot, 4e18)) if quantity == quantity else 0
+    return toward_zero(min(quantity / asset.lot, 4e18)) if quantity == quantity else 0

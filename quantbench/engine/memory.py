@@ -314,7 +314,7 @@ RUN = np.dtype(
         ("order_latency", "i8"),
         ("cancel_latency", "i8"),
         ("fill_latency", "i8"),
-        ("latency_model", "i8"),  # 0 constant, 1 sampled
+        ("latency_model", "i8"),  # 0 constant, 1 sampled, 2 measured
         ("latency_spread", "f8"),
         ("random", "u8"),  # state of the generator
         ("same_close", "i8"),  # 1: an order decided on a bar's close fills at it, as in a closing auction
@@ -394,7 +394,9 @@ RUN = np.dtype(
         ("next_var", "f8"),
         ("halted", "i8"),  # Guardian stopped trading: the check that did, plus one
         ("floor", "f8"),  # equity below which Guardian looks again; infinite: at every step
-        ("spare", "i8", (16,)),
+        ("delays", "i8"),  # measured: time and delay in turn, ascending
+        ("n_delays", "i8"),
+        ("spare", "i8", (14,)),
     ],
     align=True,
 )
@@ -472,6 +474,7 @@ class Memory:
         self.interest = np.zeros(n_currencies)
         self.timers = np.zeros(0, np.int64)
         self.rate_times = np.zeros(4096, np.int64)
+        self.delays = np.zeros(0, np.int64)
         self.history = np.zeros(0)
         sizes = {
             "orders": 64,
@@ -513,12 +516,13 @@ class Memory:
             "interest",
             "timers",
             "rate_times",
+            "delays",
             "history",
         ):
             run[name] = getattr(self, name).ctypes.data
         for name in _ARRAYS:
             run[f"max_{name}"] = len(getattr(self, name))
-        run["n_timers"] = len(self.timers)
+        run["n_timers"], run["n_delays"] = len(self.timers), len(self.delays) // 2
 
     def grow(self) -> None:
         "Twice the room for what is nearly full; what was there stays as it is."

@@ -164,6 +164,8 @@ def finish(run: Any, slot: int, state: int, time: int, reason: int) -> None:
     else:
         run.ending = slot
     run.ending_last = slot
+    if order.ended + run.fill_latency > run.now:
+        run.wake = min(run.wake, order.ended + run.fill_latency + 1)
     if state == REJECTED:
         run.stopped[reason] += 1
 

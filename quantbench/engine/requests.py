@@ -18,7 +18,7 @@ import math
 from typing import Any
 
 from .guardian import judge, look_again, note_message, note_order, refusal, worst_price
-from .kernel import kernel, read_float
+from .kernel import kernel, read_float, read_int
 from .ledger import equity, toward_zero
 from quantbench.engine.memory import (
     AMEND, BUY, CANCEL, CANCEL_ALL, CHECKS, DAY, ENDED, FOK, GROW, GTC, GTD, IOC, LIMIT, LIMIT_ON_CLOSE, LIMIT_ON_OPEN, MARKET, NEVER,
@@ -37,9 +37,9 @@ from quantbench.engine.orders import (
 )
 
 # %% auto #0
-__all__ = ['RATE', 'EXIT_CHECKS', 'MOST_LOTS', 'uniform', 'delay', 'on_order', 'wanted', 'whole_lots', 'to_tick', 'has_limit',
-           'well_formed', 'blank', 'fill_in', 'refuse', 'objection', 'prepare_exit', 'prepare_exits', 'submit', 'amend',
-           'cancel', 'withdraw', 'cancel_all', 'serve', 'handle']
+__all__ = ['RATE', 'EXIT_CHECKS', 'MOST_LOTS', 'uniform', 'measured', 'delay', 'on_order', 'wanted', 'whole_lots', 'to_tick',
+           'has_limit', 'well_formed', 'blank', 'fill_in', 'refuse', 'objection', 'prepare_exit', 'prepare_exits',
+           'submit', 'amend', 'cancel', 'withdraw', 'cancel_all', 'serve', 'handle']
 
 # %% ../../nbs/engine/68_requests.ipynb #6805d73e
 RATE = CHECKS.index("rate")
@@ -59,10 +59,25 @@ def uniform(run: Any) -> float:
 
 
 @kernel
+def measured(run: Any) -> int:
+    "The delay that was measured last; before the first, that one."
+    low, high = 0, run.n_delays
+    while high - low > 1:
+        middle = (low + high) // 2
+        if read_int(run.delays, 2 * middle) <= run.now:
+            low = middle
+        else:
+            high = middle
+    return read_int(run.delays, 2 * low + 1)
+
+
+@kernel
 def delay(run: Any, latency: int) -> int:
-    "How long a message travels: always the same, or log-logistic about that median, at most 1,000 times it."
+    "How long a message travels: always the same, log-logistic about that median and at most 1,000 times it, or as it was measured."
     if run.latency_model == 0:
         return latency
+    if run.latency_model == 2:
+        return measured(run)
     u = uniform(run)
     return int(latency * min((u / (1.0 - u)) ** run.latency_spread, 1000.0))
 
@@ -164,7 +179,7 @@ def fill_in(asset: Any, order: Any, request: Any) -> None:
     if order.kind == STOP or order.kind == STOP_LIMIT:
         order.stop = to_tick(asset, request.stop, order.side > 0)
     if order.kind == TRAILING:
-        order.trail = request.trail
+        order.trail = to_tick(asset, request.trail, True)
     if order.tif == GTD:
         order.expires = order.due = request.expires
     order.take, order.loss = (
@@ -172,7 +187,8 @@ def fill_in(asset: Any, order: Any, request: Any) -> None:
         to_tick(asset, request.loss, order.side < 0),
     )
     order.group = request.group
-    order.display = order.shown = whole_lots(asset, request.display)
+    if request.display > 0.0:
+        order.display = order.shown = max(1, whole_lots(asset, request.display))
     order.reference = asset.last
 
 # %% ../../nbs/engine/68_requests.ipynb #72307551
@@ -274,7 +290,9 @@ def amend(run: Any, request: Any) -> None:
     order = order_record(run.orders, slot)
     asset = asset_record(run.assets, order.asset)
     lots, limit, stop = order.lots, order.limit, order.stop
-    quantity = lots * asset.lot
+    if order.amend != NEVER:  # one is under way: this is a change of what it asks for
+        order.lots, order.limit, order.stop = order.amend_lots, order.amend_limit, order.amend_stop
+    quantity = order.lots * asset.lot
     if request.quantity == request.quantity:
         quantity = request.quantity
         order.lots = whole_lots(asset, quantity)

@@ -42,7 +42,7 @@ from quantbench.engine.metrics import (
 __all__ = ['Marks', 'REFEREES', 'Frame', 'Provenance', 'Logs', 'digest', 'booked', 'orders_table', 'rejections_table',
            'fills_table', 'positions_table', 'trades_table', 'traded', 'cost_sums', 'cost_share', 'costs_table',
            'assets_table', 'replay', 'replay_vectorbt', 'Result', 'Checked', 'check', 'Difference', 'compare', 'golden',
-           'plot', 'warnings_of', 'headline', 'card', 'page']
+           'plot', 'warnings_of', 'closed_profits', 'headline', 'card', 'page']
 
 # %% ../../nbs/engine/74_result.ipynb #f74c0471
 @dataclass(frozen=True, repr=False, eq=False, slots=True)
@@ -863,17 +863,23 @@ def warnings_of(result: Result) -> list[str]:
     return [note for note in notes if note]
 
 
+def closed_profits(result: Result) -> Any:
+    "Of the trades that are over."
+    return result.trades["profit"][result.trades.arrow["closed"].is_valid().to_numpy()]
+
+
 def headline(result: Result) -> str:
     found, bounds, share = result.metrics, result.intervals["Sharpe"], cost_share(result.logs)
-    closed = len(result.trades) - result.trades.arrow["closed"].null_count
+    closed = len(closed_profits(result))
     costs = f"costs {share:.0%} of gross profit" if share == share else "no gross profit"
     span = result.logs.curve["time"][-1] - result.logs.curve["time"][0]
     yearly = (
         f" ({found['CAGR']:+.1%} a year)" if span >= 30 * DAY else ""
     )  # of five minutes a year is no news
+    spread = f" [{bounds[0]:.2f}, {bounds[1]:.2f}]" if bounds[0] == bounds[0] else ""
     return (
-        f"{found['total return']:+.1%}{yearly}, Sharpe {_METRIC['Sharpe'].text(found['Sharpe'])} "
-        f"[{bounds[0]:.2f}, {bounds[1]:.2f}], max drawdown {found['max drawdown']:.1%}, {closed:,} trades, {costs}"
+        f"{found['total return']:+.1%}{yearly}, Sharpe {_METRIC['Sharpe'].text(found['Sharpe'])}{spread}, "
+        f"max drawdown {found['max drawdown']:.1%}, {closed:,} trades, {costs}"
     )
 
 
@@ -885,7 +891,7 @@ def _earned(result: Result) -> list[Row]:
     logs, track = result.logs, result.track
     worth = float(traded(logs).sum())
     won, busy = (
-        odds(result.trades["profit"]).hit_rate,
+        odds(closed_profits(result)).hit_rate,
         time_in_market(logs.curve["gross"], logs.curve["time"]),
     )
     rows = [

@@ -94,6 +94,7 @@ class Reader:
     waiting: Columns | None = None  # bars of sessions that go on
     sides: Any = None  # by asset: bid, ask and their sizes
     closed: Any = None  # by asset: the newest close written
+    opened: Any = None  # by asset: the newest open whose first tick was seen
 
     def read(self, rows: pa.Table, until: int) -> tuple[Events, int]:
         "What is decided once all rows before `until` are there, and a time before which nothing more will follow."
@@ -103,6 +104,7 @@ class Reader:
             return bar_events(columns, self.assets, self.length, "bars"), bound
         head = {"known": _ns(rows["known_time"]), "since": _ns(rows["event_time"]), "asset": asset}
         ticks = TICK_TABLES[self.table](self, rows, head)
+        _flag_first(self, ticks)
         events = merged([ticks, _closes(self, ticks)])
         return check(events, negative(self.assets), where=self.table) if len(events) else events, until
 
@@ -167,7 +169,7 @@ def _quotes(reader: Reader, rows: pa.Table, head: Columns) -> Events:
 
 # %% ../../nbs/engine/59_rows.ipynb #8b2f7239
 _DEPTH = ("set", "add", "change", "cancel", "fill", "clear")
-_DEPTH_KINDS = (ev.KIND_LEVEL, ev.KIND_ADD, ev.KIND_CHANGE, ev.KIND_REMOVE, ev.KIND_CHANGE, ev.KIND_CLEAR)
+_DEPTH_KINDS = (ev.KIND_LEVEL, ev.KIND_ADD, ev.KIND_CHANGE, ev.KIND_CHANGE, ev.KIND_CHANGE, ev.KIND_CLEAR)
 
 
 def _order_ids(column: pa.ChunkedArray) -> Any:
@@ -188,7 +190,10 @@ def _book(_: Reader, rows: pa.Table, head: Columns) -> Events:
     action = _codes(rows["action"], _DEPTH, "QB-ENG-119", "column action")
     side = np.array([1, -1])[_codes(rows["side"], ["bid", "ask"], "QB-ENG-119", "column side")]
     size, kinds = _number(rows["size"]), np.array(_DEPTH_KINDS)[action]
-    filled = action == _DEPTH.index("fill")
+    filled, left = (
+        action == _DEPTH.index("fill"),
+        np.isin(action, [_DEPTH.index("fill"), _DEPTH.index("cancel")]),
+    )
     flags = filled * ev.EXECUTED + np.asarray(rows["snapshot"]) * ev.SNAPSHOT
     events = made(
         ev.KIND_LEVEL,
@@ -199,12 +204,28 @@ def _book(_: Reader, rows: pa.Table, head: Columns) -> Events:
         order=_order_ids(rows["order_id"]),
         **head,
     )
-    events["kind"] = np.where(filled & (size == 0), ev.KIND_REMOVE, kinds)
+    events["kind"] = np.where(left, np.where(size == 0, ev.KIND_REMOVE, ev.KIND_CHANGE), kinds)
     return events
 
 
 TICK_TABLES: Mapping[str, Callable[[Reader, pa.Table, Columns], Events]]
 TICK_TABLES = MappingProxyType({"trades": _trades, "quotes": _quotes, "book": _book})
+
+# %% ../../nbs/engine/59_rows.ipynb #6766dbef
+def _flag_first(reader: Reader, ticks: Events) -> None:
+    "The first trade or quote of each session is that of its opening auction."
+    if reader.opened is None:
+        reader.opened = np.full(len(reader.assets), NEVER_YET)
+    traded = reader.table != "book" and len(ticks)
+    for name, rows in by_calendar(reader.assets, ticks["asset"]) if traded else ():
+        since, asset = ticks["since"][rows], ticks["asset"][rows].astype(np.int64)
+        opens, closes, _ = sessions_of(name, int(since.min()), int(since.max()))
+        place = np.searchsorted(opens, since, "right") - 1
+        fresh = (since < closes[place]) & (opens[place] > reader.opened[asset])
+        _, first = np.unique(np.column_stack([asset, place])[fresh], axis=0, return_index=True)
+        chosen = np.flatnonzero(fresh)[first]
+        ticks["flags"][np.arange(len(ticks))[rows][chosen]] |= ev.FIRST_OF_SESSION
+        np.maximum.at(reader.opened, asset[chosen], opens[place[chosen]])
 
 # %% ../../nbs/engine/59_rows.ipynb #de8050ea
 def _closes(reader: Reader, ticks: Events) -> Events:

@@ -18,7 +18,7 @@ import os
 import queue
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
@@ -188,7 +188,7 @@ def _play(machine: Machine, strategy: Any, point: Mapping[str, Any]) -> tuple[An
 def drive(
     machines: Sequence[Machine], strategy: Any, rows: Sequence[Mapping[str, Any]], outcomes: Any
 ) -> Iterator[slice]:
-    "Run all points in these machines; each span as it is done."
+    "Run all points in these machines; the spans in the order of the design."
     idle = queue.SimpleQueue[Machine]()
     for machine in machines:
         idle.put(machine)
@@ -206,7 +206,7 @@ def drive(
     with ThreadPoolExecutor(len(machines)) as pool:
         tasks = [pool.submit(run, slice(k, min(k + size, len(rows)))) for k in range(0, len(rows), size)]
         try:
-            for task in as_completed(tasks):
+            for task in tasks:
                 yield task.result()
         finally:
             for task in tasks:

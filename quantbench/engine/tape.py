@@ -77,6 +77,7 @@ class _Facts:
     seen: Any  # by asset: when last
     lacking: Any  # by asset: bars without a volume
     booked: Any  # by asset: events of its order book
+    quoted: Any  # by asset: quotes, where there is neither a trade nor a bar
     hash: str
 
 
@@ -86,7 +87,7 @@ def _of_book(events: Events) -> Any:
 
 def _look(chunks: Iterable[Events], count: int, header: str) -> _Facts:
     total, first, last, kinds = 0, 0, 0, set()
-    seen, lacking, booked = (np.zeros(count, np.int64) for _ in range(3))
+    seen, lacking, booked, quoted, traded = (np.zeros(count, np.int64) for _ in range(5))
     digest = sha256(header.encode())
     for chunk in chunks:
         digest.update(np.ascontiguousarray(chunk).view(np.uint8).data)
@@ -100,9 +101,12 @@ def _look(chunks: Iterable[Events], count: int, header: str) -> _Facts:
         without = np.isnan(chunk["volume"]) & (chunk["kind"] == ev.KIND_BAR)
         lacking += np.bincount(chunk["asset"][without], minlength=count)
         booked += np.bincount(chunk["asset"][_of_book(chunk)], minlength=count)
+        quoted += np.bincount(chunk["asset"][chunk["kind"] == ev.KIND_QUOTE], minlength=count)
+        traded += np.bincount(chunk["asset"][chunk["kind"] <= ev.KIND_TRADE], minlength=count)
     if not total:
         raise QuantbenchError("QB-ENG-106", where="Tape", value="no events")
-    return _Facts(total, first, last, frozenset(kinds), seen, lacking, booked, digest.hexdigest())
+    quoted[traded > 0] = 0
+    return _Facts(total, first, last, frozenset(kinds), seen, lacking, booked, quoted, digest.hexdigest())
 
 # %% ../../nbs/engine/60_tape.ipynb #5374c262
 _NAMES = {
@@ -198,6 +202,11 @@ class _Known(_Tape):
     def has_volume(self) -> tuple[bool, ...]:
         "For each asset: has every bar a volume?"
         return tuple((self._facts.lacking == 0).tolist())
+
+    @property
+    def only_quotes(self) -> tuple[bool, ...]:
+        "For each asset: are there quotes alone, so that nobody knows what was traded?"
+        return tuple((self._facts.quoted > 0).tolist())
 
     @property
     def has_book(self) -> tuple[bool, ...]:
