@@ -53,8 +53,9 @@ def verdicts(inputs: dict[str, str], text: str = "") -> list[Verdict]:
         "break_even": 7.5,
         "capacity": {"times": None, "why": f"unknown: no impact{text}", "way": []},
     }
+    curve = {"time": ["2020-01-02", "2020-06-01", "2021-01-04"], "value": [2.0, 2.5, 2.2]}
     return [
-        Verdict(f"walk_forward{text}", checks, f"It earned.{text}", f"Luck.{text}", rests, {f"windows{text}": rows}, (f"few windows{text}",)),
+        Verdict(f"walk_forward{text}", checks, f"It earned.{text}", f"Luck.{text}", rests, {f"windows{text}": rows, "curve": curve, "benchmark": curve}, (f"few windows{text}",)),
         Verdict("cost_stress", (Check("return at 3 times the costs", 0.03, "above", 0.0),), "Costs.", "Capacity.", rests, figures),
     ]  # fmt: skip
 

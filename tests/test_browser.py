@@ -424,7 +424,9 @@ def test_the_policy_stops_what_is_put_into_the_file(chromium, tmp_path, sheet):
             page.wait_for_load_state("networkidle")
             assert len(seen.said) >= 7  # each refusal is on the console
         listening.setblocking(False)
-        with suppress(BlockingIOError):  # a browser may open a connection before it reads the policy; it must not say a word
+        with suppress(
+            BlockingIOError
+        ):  # a browser may open a connection before it reads the policy; it must not say a word
             while True:
                 caller, _ = listening.accept()
                 caller.settimeout(2)

@@ -278,3 +278,13 @@ def test_a_few_minutes_are_not_a_year():
     low, high = data["intervals"]["total return"]
     assert low < data["numbers"]["total return"] < high and high - low < 0.01
     assert "CAGR" not in tiles and "less than 30 days" in page and "2024-08-09 00:0" in page
+
+
+def test_what_a_gate_kept_is_drawn():
+    """Fails if the curve, table or counts of a verdict are left out of the page."""
+    page = tearsheet(result(), judged())
+    kept = page[page.index('class="gate"') : page.index('id="equity"')]
+    assert (
+        'id="seen-walkforward-curve"' in kept and kept.count('class="line') == 2 and "data-keys" not in kept
+    )
+    assert ">windows<" in kept and "break_even: 7.500" in kept and "as run" in kept

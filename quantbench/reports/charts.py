@@ -143,7 +143,8 @@ def folded(summary: str, content: str) -> str:
 def grid(rows: Table, first: bool = True) -> str:
     "A table of cells, numbers to the right; the first column names the row."
     head = "".join(
-        f'<th scope="col"{_RIGHT[r]}>{safe(c)}</th>' for c, r in zip(rows.columns, rows.right, strict=True)
+        f'<th scope="col"{_RIGHT[r and not (first and k == 0)]}>{safe(c)}</th>'
+        for k, (c, r) in enumerate(zip(rows.columns, rows.right, strict=True))
     )
     lines = []
     for row in rows.rows:

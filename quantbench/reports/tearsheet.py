@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -337,6 +337,12 @@ def _tiles(s: Sheet) -> str:
     return f'<div class="tiles">{"".join(found)}</div><p class="muted" id="checked">Not computed again: this page’s script did not run.</p>'
 
 # %% ../../nbs/reports/154_tearsheet.ipynb #84c21544
+def _mark(passed: bool) -> str:
+    "A sign, and for those who do not see it a word."
+    word = "passed" if passed else "failed"
+    return f'<span class="{word[:4]}"><span aria-hidden="true">{"✓" if passed else "✗"}</span><span class="hidden">{word}</span></span>'
+
+
 def _gates(s: Sheet) -> str:
     if not s.verdicts:
         return ""
@@ -350,20 +356,17 @@ def _gates(s: Sheet) -> str:
             )
             first = ' class="of"' if k == 0 else ""
             if c is None:
-                rows.append(
-                    f'<tr{first}>{name}<td colspan="5">no check was made</td><td class="fail">✗ failed</td></tr>'
-                )
+                rows.append(f'<tr{first}>{name}<td colspan="5">{_mark(False)} no check was made</td></tr>')
                 continue
             known = math.isfinite(c.low) and math.isfinite(c.high)
             upward = c.sense in ("above", "at least")
             gap = ("+" if c.margin > 0 else "") + readable(c.margin) if math.isfinite(c.value) else "–"
             rows.append(
-                f'<tr{first}>{name}<td>{safe(c.name)}</td><td class="n">{safe(readable(c.value) if math.isfinite(c.value) else "unknown")}'
+                f'<tr{first}>{name}<td>{_mark(c.passed)} {safe(c.name)}</td><td class="n">{safe(readable(c.value) if math.isfinite(c.value) else "unknown")}'
                 f"{f'<br><small>{safe(readable(c.low))} to {safe(readable(c.high))}</small>' if known else ''}</td><td>{safe(c.sense)} {safe(readable(c.limit))} <small>{safe(c.unit)}</small></td>"
-                f'<td class="n">{safe(gap)}</td><td class="margin-cell">{margin(c.value, c.limit, upward, c.passed, c.low, c.high)}</td>'
-                f'<td class="{"pass" if c.passed else "fail"}">{"✓ passed" if c.passed else "✗ failed"}</td></tr>'
+                f'<td class="n">{safe(gap)}</td><td class="margin-cell">{margin(c.value, c.limit, upward, c.passed, c.low, c.high)}</td></tr>'
             )
-    head = '<tr><th scope="col">gate</th><th scope="col">check</th><th scope="col" class="n">value</th><th scope="col">limit</th><th scope="col" class="n">margin</th><th scope="col"><span class="hidden">picture</span></th><th scope="col">verdict</th></tr>'
+    head = '<tr><th scope="col">gate</th><th scope="col">check</th><th scope="col" class="n">value</th><th scope="col">limit</th><th scope="col" class="n">margin</th><th scope="col"><span class="hidden">picture</span></th></tr>'
     whole = f'<div class="wide broad" role="region" aria-label="Gates" tabindex="0"><table><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table></div>'
     return f'<section id="gates"><h2>Gates</h2>{whole}<h3>What each proves, and what it leaves open</h3>{"".join(map(_gate, s.verdicts))}</section>'
 
@@ -371,34 +374,53 @@ def _gates(s: Sheet) -> str:
 def _gate(verdict: Verdict) -> str:
     notes = "".join(f"<li>{safe(note, 600)}</li>" for note in verdict.notes)
     inputs = ", ".join(f"{name} {value}" for name, value in verdict.inputs.items())
-    seen = "".join(_figure(name, value, verdict.gate) for name, value in verdict.figures.items())
+    seen = _curve(verdict) + "".join(_figure(name, v, verdict.gate) for name, v in verdict.figures.items())
     return (
         f'<details class="gate"><summary>{"✓" if verdict.passed else "✗"} {safe(verdict.gate)}</summary><p><b>Proves.</b> {safe(verdict.proves, 1000)}</p><p><b>Leaves open.</b> {safe(verdict.leaves_open, 1000)}</p>'
         f'{f"<ul class=notes>{notes}</ul>" if notes else ""}{seen}<p class="muted">rests on {safe(inputs, 1000)}; verdict {_hash(verdict.hash[:16])}</p></details>'
     )
 
 
+def _key(*words: str) -> str:
+    "A name for an element, of letters and digits."
+    return "seen-" + "".join(c for c in "-".join(words) if c.isascii() and (c.isalnum() or c == "-"))
+
+
+def _curve(verdict: Verdict) -> str:
+    "The equity a gate kept, beside its benchmark."
+    kept: dict[str, Any] = {
+        "strategy": verdict.figures.get("curve"),
+        "benchmark": verdict.figures.get("benchmark"),
+    }
+    drawn = {n: v for n, v in kept.items() if isinstance(v, dict) and len(v.get("value", ())) > 1}
+    times = drawn.get("strategy", {}).get("time", [])
+    curves = [
+        Curve(n, n, np.array(v["value"]) / v["value"][0]) for n, v in drawn.items() if v["time"] == times
+    ]
+    if not curves:
+        return ""
+    when = np.array(times, "M8[D]").astype("M8[ms]").astype(np.int64)
+    chart = over_time(
+        _key(verdict.gate, "curve"), f"{verdict.gate}: a unit of capital", when, curves, height=130
+    )
+    return replace(chart, attributes=()).html()
+
+
 def _figure(name: str, value: Any, gate: str) -> str:
     "What a gate kept for the reader: a table of records, a histogram, or a few values."
-    key = "".join(c for c in f"{gate}-{name}" if c.isascii() and (c.isalnum() or c == "-"))
     if (
         isinstance(value, dict)
         and {"edges", "counts"} <= set(value)
         and len(value["edges"]) == len(value["counts"]) + 1 >= 2
     ):
         labels = [f"{edge:.2f}" for edge in value["edges"][:-1]]
-        return columns(f"seen-{key}", f"{gate}: {name}", value["counts"], labels, form="count").html()
+        return columns(_key(gate, name), f"{gate}: {name}", value["counts"], labels, form="count").html()
     if isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
         flat = [{k: v for k, v in row.items() if not isinstance(v, (dict, list))} for row in value]
-        return grid(table(flat, limit=30, caption=f"{name}")) if any(flat) else ""
+        return grid(table(flat, limit=30, caption=name)) if any(flat) else ""
     if isinstance(value, dict):
-        return grid(
-            table(
-                [{"": k, name: v} for k, v in value.items() if not isinstance(v, (dict, list))],
-                limit=30,
-                caption=name,
-            )
-        )
+        rows = [{name: k, "value": v} for k, v in value.items() if not isinstance(v, (dict, list))]
+        return grid(table(rows, limit=30)) if rows else ""
     return (
         f'<p class="muted">{safe(name)}: {safe(readable(value))}</p>' if not isinstance(value, list) else ""
     )
