@@ -381,6 +381,6 @@ def _run(
         with Path(summary_file).open("a", encoding="utf-8") as file:
             file.write(summary(record, errors))
     _pages(tasks, list(found), asked.strategy)
-    _tearsheet(study, record, place / "tearsheet.html")
+    _tearsheet(study, json.loads(canonical(record)), place / "tearsheet.html")
     _told(found, record, place, as_json)
     return _ended(found)
