@@ -10,6 +10,7 @@ keeps its bytes. The holdout comes last, and only if everything else has passed.
 # %% ../../nbs/ops/172_gate.ipynb #1dcebb77
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
