@@ -59,6 +59,7 @@ Modules:
 - `quantbench.gates.fit`: Choose the parameters of a study on a window of its tape, the same way every time, and say whether the choice stands on a hill or on a needle.
 - `quantbench.gates.holdout`: The last fifth of history, sealed before the work began, opened once for a strategy and all its relatives.
 - `quantbench.gates.leakage`: Did any decision know its future? The future is cut off, and replaced by garbage, at every moment, and nothing before that moment may change.
+- `quantbench.gates.lint`: What in the text of a function could know the future, before anything is run.
 - `quantbench.gates.permutation`: How often does a market that nobody can know anything about look as good?
 - `quantbench.gates.shuffles`: Markets that could have been: the same moves as the real one, in another order.
 - `quantbench.gates.splits`: Which rows teach, which rows judge, and which must be dropped between them: one table of boundaries for every scheme.
