@@ -137,6 +137,17 @@ def test_the_line_is_that_of_the_file_and_names_mean_what_they_mean_there():
     assert [f.rule for f in lint(_closed(pd.Series([1.0]))).findings] == ["kept state"]
 
 
-@pytest.mark.parametrize("name", ["MovingAverageCross", "KnownDrift"])
+def _reads_the_table(c: pd.Series) -> Any:
+    return c - len(TABLE)
+
+
+def test_what_stands_beside_a_function_is_looked_up():
+    assert [f.rule for f in lint(_reads_the_table).findings] == ["kept state"]
+
+
+SHIPPED = ("MovingAverageCross", "KnownDrift", "CrossSectionalMomentum", "PairsReversion", "InventoryQuoter")
+
+
+@pytest.mark.parametrize("name", SHIPPED)
 def test_strategies_that_ship_are_clean(name):
     assert lint(find(name)).clean, lint(find(name))
