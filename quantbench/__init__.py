@@ -59,6 +59,8 @@ Modules:
 - `quantbench.gates.fit`: Choose the parameters of a study on a window of its tape, the same way every time, and say whether the choice stands on a hill or on a needle.
 - `quantbench.gates.holdout`: The last fifth of history, sealed before the work began, opened once for a strategy and all its relatives.
 - `quantbench.gates.leakage`: Did any decision know its future? The future is cut off, and replaced by garbage, at every moment, and nothing before that moment may change.
+- `quantbench.gates.leakcheck`: Does a feature know its future? Name the column, the first row, how many bars ahead, and the likely line.
+- `quantbench.gates.lint`: What in the text of a function could know the future, before anything is run.
 - `quantbench.gates.permutation`: How often does a market that nobody can know anything about look as good?
 - `quantbench.gates.shuffles`: Markets that could have been: the same moves as the real one, in another order.
 - `quantbench.gates.splits`: Which rows teach, which rows judge, and which must be dropped between them: one table of boundaries for every scheme.
@@ -94,7 +96,7 @@ Modules:
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .core.clock import WallClock
@@ -159,3 +161,10 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted([*__all__, "__version__"])
+
+
+def load_ipython_extension(shell: Any) -> None:
+    "`%load_ext quantbench`: the cell magic `%%leakcheck`."
+    from .gates.leakcheck import register
+
+    register(shell)
