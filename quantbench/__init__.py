@@ -60,6 +60,8 @@ Modules:
 - `quantbench.gates.fit`: Choose the parameters of a study on a window of its tape, the same way every time, and say whether the choice stands on a hill or on a needle.
 - `quantbench.gates.holdout`: The last fifth of history, sealed before the work began, opened once for a strategy and all its relatives.
 - `quantbench.gates.leakage`: Did any decision know its future? The future is cut off, and replaced by garbage, at every moment, and nothing before that moment may change.
+- `quantbench.gates.leakcheck`: Does a feature know its future? Name the column, the first row, how many bars ahead, and the likely line.
+- `quantbench.gates.lint`: What in the text of a function could know the future, before anything is run.
 - `quantbench.gates.multiplicity`: Is it good, or is it the best of many?
 - `quantbench.gates.permutation`: How often does a market that nobody can know anything about look as good?
 - `quantbench.gates.shuffles`: Markets that could have been: the same moves as the real one, in another order.

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import math
 from functools import cache
 from typing import Any
 
 import numpy as np
 
-from quantbench.engine.metrics import Track
+from quantbench.engine.metrics import Frequency, Track
 from quantbench.engine.result import Result
 from quantbench.engine.study import Study
 from quantbench.gates.verdict import Check, Verdict
@@ -52,8 +53,9 @@ def verdicts(inputs: dict[str, str], text: str = "") -> list[Verdict]:
         "break_even": 7.5,
         "capacity": {"times": None, "why": f"unknown: no impact{text}", "way": []},
     }
+    curve = {"time": ["2020-01-02", "2020-06-01", "2021-01-04"], "value": [2.0, 2.5, 2.2]}
     return [
-        Verdict(f"walk_forward{text}", checks, f"It earned.{text}", f"Luck.{text}", rests, {f"windows{text}": rows}, (f"few windows{text}",)),
+        Verdict(f"walk_forward{text}", checks, f"It earned.{text}", f"Luck.{text}", rests, {f"windows{text}": rows, "curve": curve, "benchmark": curve}, (f"few windows{text}",)),
         Verdict("cost_stress", (Check("return at 3 times the costs", 0.03, "above", 0.0),), "Costs.", "Capacity.", rests, figures),
     ]  # fmt: skip
 
@@ -107,5 +109,8 @@ def odd_tracks() -> dict[str, Track]:
         "lost": Track.of([100.0, 50.0, -10.0, 40.0, 80.0], days(4), per_year=252),
         "still": Track.of(np.full(80, 100.0), days(79)),
         "rising": Track.of(100 * 1.001 ** np.arange(80), days(79)),
+        "no clear period": dataclasses.replace(
+            Track.of(walk[len(months)], months, per_year=1), frequency=Frequency("unclear", math.nan)
+        ),
         "short": Track.of([1.0, 1.1, 1.0, 1.2], days(3), per_year=252),
     }

@@ -1177,12 +1177,22 @@ def test_an_iceberg_shows_a_lot_at_least() -> None:
 
 
 def test_a_limit_beyond_the_bar_fills_inside_it() -> None:
-    "A reduce-only limit that the open could fill in part only, as there was no more to reduce, fills the rest at a price that the bar had."
+    "An exit that finds two lots to sell at the open, and five more that were bought behind it, sells these at a price that the bar had."
+    asked = [(0, sell(7, **stop(98))), (0, buy(9, take=95, **limit(99))), (1, buy(5, **GTC))]
+    done = case([FLAT, (100, 100, 97, 98), (97, 105, 97, 105)], *asked)
+    sold = [(lots, price, time) for _o, side, lots, price, time, _m in done.fills if side < 0]
+    assert sold == [(7, 98, 20), (2, 97, 20), (5, 97, 30)]
+
+
+def test_an_order_amended_again_while_an_amend_is_under_way_lives() -> None:
+    "Between the times at which the first and the second would arrive nothing happens to it, and other news is not held up."
     asked = [
-        (0, buy(2, **GTC)),
-        (1, sell(2, **limit(95), flags=m.REDUCE_ONLY)),
-        (1, buy(7, **stop(103))),
-        (1, request(m.AMEND, 9.0, id=2)),
+        (0, buy(5, **limit(90))),
+        (1, request(m.AMEND, id=1, limit=91.0)),
+        (2, request(m.AMEND, id=1, limit=92.0)),
+        (2, buy(1, **limit(80))),
+        (3, request(m.CANCEL, id=4)),
     ]
-    done = case([FLAT, FLAT, (97, 105, 97, 105)], *asked)
-    assert all(97 <= price <= 105 for _order, price, time in prices(done) if time > 20)
+    done = case([FLAT] * 6 + [(91.5, 91.5, 91.5, 91.5)], *asked, cancel_latency=15)
+    assert done.fills == [(1, 1, 5, 91.5, 60, 1)]
+    assert done.states(1) == [SUBMITTED, FILLED] and done.states(4) == [SUBMITTED, CANCELLED]

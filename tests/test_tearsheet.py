@@ -17,7 +17,7 @@ from sheets import days, judged, odd_tracks, renamed, result, study, track
 
 from quantbench.core.check import QuantbenchError
 from quantbench.engine.backtest import backtest
-from quantbench.engine.metrics import Track, intervals, measure
+from quantbench.engine.metrics import Frequency, Track, intervals, measure
 from quantbench.engine.strategy import Strategy
 from quantbench.engine.tape import Tape
 from quantbench.reports.charts import thinned
@@ -259,3 +259,32 @@ def test_a_monthly_track_is_not_a_daily_one():
     data = read(tearsheet(Track.of(1.01 ** np.arange(len(when)), when)), "tearsheet")
     assert data["per_year"] == 12 and data["numbers"]["CAGR"] == pytest.approx(1.01**12 - 1, rel=2e-3)
     assert len(days(10)) == 11
+
+
+def test_a_few_minutes_are_not_a_year():
+    """Fails if a run of minutes leads with a growth a year, or if a ratio is made of no clear period."""
+    when = np.datetime64("2024-08-09T00:00", "ms") + np.cumsum(
+        np.random.default_rng(1).integers(1, 900, 400)
+    ).astype("m8[ms]")
+    worth = 100_000 * np.exp(np.cumsum(np.random.default_rng(2).normal(-1e-6, 1e-5, 400)))
+    unclear = dataclasses.replace(Track.of(worth, when, per_year=1), frequency=Frequency("unclear", math.nan))
+    page = tearsheet(unclear)
+    data, tiles = read(page, "tearsheet"), page[page.index('class="tiles"') : page.index('id="checked"')]
+    assert (
+        data["numbers"]["Sharpe"] is None
+        and data["intervals"]["Sharpe"] == [None, None]
+        and data["per_year"] is None
+    )
+    low, high = data["intervals"]["total return"]
+    assert low < data["numbers"]["total return"] < high and high - low < 0.01
+    assert "CAGR" not in tiles and "less than 30 days" in page and "2024-08-09 00:0" in page
+
+
+def test_what_a_gate_kept_is_drawn():
+    """Fails if the curve, table or counts of a verdict are left out of the page."""
+    page = tearsheet(result(), judged())
+    kept = page[page.index('class="gate"') : page.index('id="equity"')]
+    assert (
+        'id="seen-walkforward-curve"' in kept and kept.count('class="line') == 2 and "data-keys" not in kept
+    )
+    assert ">windows<" in kept and "break_even: 7.500" in kept and "as run" in kept

@@ -1,4 +1,5 @@
-"""The workbench's main job, so far: the bundled real data into a lake, a report on its quality, tutorials and strategies, executed.
+"""The workbench's main job, so far: the bundled real data into a lake, a report on its quality, tutorials and strategies, executed,
+and two strategies before the gates.
 
 No key, no server, no network. Everything lands in `lake/` and `reports/`, which git ignores; a second run adds nothing to the lake.
 """
@@ -8,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -32,7 +34,10 @@ SETTINGS = load(ROOT / "settings.ini", os.environ)
 REPORTS = SETTINGS.paths.reports
 BAD_ROWS = 0.01  # some rows of the original files contradict themselves; they are set aside and listed
 MARKETS = {"crypto-days": "24/7", "crypto-minutes": "24/7", "eurusd-hours": "FX"}
-TUTORIALS = [ROOT / "nbs" / "learn" / f"{name}.ipynb" for name in ("first_strategy", "point_in_time")]
+TUTORIALS = [
+    ROOT / "nbs" / "learn" / f"{name}.ipynb" for name in ("first_strategy", "read_a_verdict", "point_in_time")
+]
+JUDGED = ("KnownDrift", "MovingAverageCross")
 STRATEGIES = sorted((ROOT / "nbs" / "strategies").glob("*.ipynb"))  # whatever is there is run
 TODAY = dt.datetime(2026, 11, 1, tzinfo=dt.UTC)  # after everything in the sample became known
 
@@ -101,6 +106,18 @@ def heading(notebook: Path) -> tuple[str, str]:
     return title.removeprefix("# "), line.strip().removeprefix("> ").replace("*", "")
 
 
+def gates() -> str:
+    """Two strategies judged: one whose edge is known, one that everybody knows. A failed gate is a result, not an error."""
+    ended = {}
+    for name in JUDGED:
+        words = ("gate", "all", "-s", name, "--lake", SETTINGS.paths.lake, "--out", REPORTS)
+        done = subprocess.run([str(BIN / "qb"), *map(str, words)], cwd=ROOT, capture_output=True, text=True)
+        if done.returncode not in (0, 1):
+            raise SystemExit(done.stdout + done.stderr)
+        ended[name] = "passed" if done.returncode == 0 else "failed a gate"
+    return ", ".join(f"{name} {how}" for name, how in ended.items())
+
+
 def sheet(name: str) -> bool:
     """The tearsheet of one strategy, with its evidence if the gates have run on these data."""
     study, folder = Study.of(name, lake(), TODAY), REPORTS / name
@@ -138,6 +155,7 @@ STEPS = [
     ("quality report", quality),
     ("engine", engine),
     ("tutorials and strategies", notebooks),
+    ("gates", gates),
     ("tearsheets", tearsheets),
     ("index", index),
 ]

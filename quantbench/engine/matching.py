@@ -416,7 +416,6 @@ def close_session(run: Any, asset: Any, price: float, time: int, since: int, roo
             (order.kind == ON_CLOSE or order.kind == LIMIT_ON_CLOSE)
             and order.active <= since
             and asset.state == 0
-            and not useless(run, asset, slot, order, time)
         ):
             room -= at_auction(run, asset, slot, price, time, room)
         slot = order.next

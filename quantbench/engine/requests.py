@@ -20,6 +20,7 @@ from typing import Any
 from .guardian import judge, look_again, note_message, note_order, refusal, worst_price
 from .kernel import kernel, read_float, read_int
 from .ledger import equity, toward_zero
+from .matching import set_due
 from quantbench.engine.memory import (
     AMEND, BUY, CANCEL, CANCEL_ALL, CHECKS, DAY, ENDED, FOK, GROW, GTC, GTD, IOC, LIMIT, LIMIT_ON_CLOSE, LIMIT_ON_OPEN, MARKET, NEVER,
     PENDING, POST_ONLY, REDUCE_ONLY, REJECTED, SELL, STOP, STOP_LIMIT, SUBMIT, SUBMITTED, TARGET, TARGETED, TARGET_WEIGHT, TRAILING,
@@ -307,7 +308,7 @@ def amend(run: Any, request: Any) -> None:
     if reason < 0:
         note_message(run)
         order.amend = max(order.active, run.now + delay(run, run.cancel_latency))
-        order.due = min(order.due, order.amend)
+        set_due(order)  # that of an amend that was under way does not count any more
         order.amend_lots, order.amend_limit, order.amend_stop = order.lots, order.limit, order.stop
         counted = max(counted, order.lots - order.heard)
     else:

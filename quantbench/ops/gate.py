@@ -10,6 +10,7 @@ keeps its bytes. The holdout comes last, and only if everything else has passed.
 # %% ../../nbs/ops/172_gate.ipynb #1dcebb77
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -381,6 +382,6 @@ def _run(
         with Path(summary_file).open("a", encoding="utf-8") as file:
             file.write(summary(record, errors))
     _pages(tasks, list(found), asked.strategy)
-    _tearsheet(study, record, place / "tearsheet.html")
+    _tearsheet(study, json.loads(canonical(record)), place / "tearsheet.html")
     _told(found, record, place, as_json)
     return _ended(found)

@@ -75,7 +75,12 @@ def regimes(
     edges = np.r_[track.times[0], track.ends]
     level = _at(reference or track, edges)
     n = len(track.returns)
-    if n < long + 60 or not np.isfinite(track.returns).all() or not (level[np.isfinite(level)] > 0).all():
+    if (
+        n < long + 60
+        or not np.isfinite(track.per_year)
+        or not np.isfinite(track.returns).all()
+        or not (level[np.isfinite(level)] > 0).all()
+    ):
         return []
     moves = np.diff(np.log(level), prepend=np.nan)
     recent = np.lib.stride_tricks.sliding_window_view(moves, short)
@@ -216,7 +221,7 @@ def lags(result: Result, periods: Sequence[int] = (-1, 0, 1, 2, 3, 5, 10, 21)) -
         or len(track.returns) < 60
     ):
         return []
-    if not (track.equity > 0).all():
+    if not (track.equity > 0).all() or not np.isfinite(track.per_year):
         return []
     held, moved = weights_and_returns(result)
     found = []

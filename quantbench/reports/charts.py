@@ -143,7 +143,8 @@ def folded(summary: str, content: str) -> str:
 def grid(rows: Table, first: bool = True) -> str:
     "A table of cells, numbers to the right; the first column names the row."
     head = "".join(
-        f'<th scope="col"{_RIGHT[r]}>{safe(c)}</th>' for c, r in zip(rows.columns, rows.right, strict=True)
+        f'<th scope="col"{_RIGHT[r and not (first and k == 0)]}>{safe(c)}</th>'
+        for k, (c, r) in enumerate(zip(rows.columns, rows.right, strict=True))
     )
     lines = []
     for row in rows.rows:
@@ -377,6 +378,7 @@ def distribution(
     edges = np.linspace(mean - half, mean + half, bins + 1)
     counts, _ = np.histogram(np.clip(known, edges[0], edges[-1]), edges)
     centres = (edges[1:] + edges[:-1]) / 2
+    digits = max(2, 1 - math.floor(math.log10(100 * half)))  # of a percent: enough to tell them apart
     normal = (
         np.exp(-((centres - mean) ** 2) / (2 * deviation**2))
         * len(known)
@@ -394,7 +396,7 @@ def distribution(
         key,
         title,
         counts,
-        [written(float(e), "percent") for e in centres],
+        [f"{100 * e:,.{digits}f} %".replace("-", "−") for e in centres.tolist()],
         form="count",
         height=height,
         marks=places,
@@ -410,12 +412,12 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 def months(key: str, title: str, years: Sequence[int], grid: Any, totals: Any) -> str:
     "A figure with a row a year and a column a month, shaded by size and sign."
     sizes = np.abs(grid[np.isfinite(grid)])
-    scale = float(np.quantile(sizes, 0.95)) if len(sizes) else 1.0
+    scale = max(float(np.quantile(sizes, 0.95)), 0.01) if len(sizes) else 1.0
 
     def cell(value: float, tag: str) -> str:
         if not math.isfinite(value):
             return "<td></td>"
-        shade = round(max(-1.0, min(1.0, value / (scale or 1.0))) * 4) if tag == "h" else 0
+        shade = round(max(-1.0, min(1.0, value / scale)) * 4) if tag == "h" else 0
         name = f"{'g' if shade > 0 else 'l'}{abs(shade)}" if shade else "g0"
         text = f"{100 * value:.1f}"
         text = text.replace("-", "−") if float(text) else "0.0"

@@ -112,8 +112,8 @@ def diff(a: str | Path, b: str | Path) -> Comparison:
         if said[0].get(key) != said[1].get(key) or (key in said[0]) != (key in said[1])
     ]
     rows.sort(key=lambda row: _KINDS.index(row.kind))
-    called = [
+    first, second = (
         one.name if isinstance(one, Path) else f"{sheet['strategy']}, {sheet['inputs'].get('run', '')[:8]}"
         for one, sheet in zip((a, b), sheets, strict=True)
-    ]
-    return Comparison(called[0], called[1], tuple(rows + _parting(*sheets)))
+    )
+    return Comparison(first, second, tuple(rows + _parting(*sheets)))

@@ -60,6 +60,7 @@ def weights(n: int, samples: int, block: float, rng: np.random.Generator) -> Flo
 
 # %% ../../nbs/reports/151_numbers.ipynb #899d0270
 _BATCH, _LEVEL = 100, 0.95  # histories at a time: what a processor's cache holds
+_BRIEF = 1 / 12  # years: what a month made says nothing of a year
 
 
 def _ordered(count: Floats, returns: Floats, rate: float, root: float) -> dict[str, Floats]:
@@ -76,14 +77,16 @@ def _ordered(count: Floats, returns: Floats, rate: float, root: float) -> dict[s
         returns < 0,
         np.maximum(returns, 0.0),
         np.minimum(returns, 0.0),
+        np.log1p(returns),
     ]
-    m1, m2, m3, m4, short, up, down, won, lost = np.einsum("ij,kj->ki", count, np.stack(parts)) / n
+    m1, m2, m3, m4, short, up, down, won, lost, grown = np.einsum("ij,kj->ki", count, np.stack(parts)) / n
     variance = m2 - m1**2
     third = m3 - 3 * m1 * m2 + 2 * m1**3
     fourth = m4 - 4 * m1 * m3 + 6 * m1**2 * m2 - 3 * m1**4
     deviation = np.sqrt(np.maximum(variance, 0.0) * n / (n - 1))
     p, gain, loss = up / (up + down), won / up, -lost / down
     return {
+        "growth": grown * n,
         "volatility": deviation * root,
         "Sortino": (m1 + centre - rate) / np.sqrt(short) * root,
         "skew": third / variance**1.5 * math.sqrt(n * (n - 1)) / max(n - 2, 1),
@@ -118,10 +121,11 @@ def bounds(track: Track, *, seed: int = 0, samples: int = 1000) -> dict[str, tup
     returns, n = track.returns, len(track.returns)
     if n < 4 or not np.isfinite(returns).all() or returns.min() <= -1:
         return dict.fromkeys(names, (math.nan, math.nan))
+    span = years(track.times)
     sharpe, cagr, drawdown = histories(track, seed=seed, samples=samples)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         found = {
-            "total return": (1.0 + cagr) ** years(track.times) - 1.0, "CAGR": cagr, "max drawdown": drawdown,
+            "total return": (1.0 + cagr) ** span - 1.0, "CAGR": cagr, "max drawdown": drawdown,
             "Calmar": cagr / -drawdown, "Sharpe": sharpe,
         }  # fmt: skip
         rng, batches = np.random.default_rng(seed), []
@@ -133,6 +137,8 @@ def bounds(track: Track, *, seed: int = 0, samples: int = 1000) -> dict[str, tup
                 _ordered(count, returns, rate, root) | _tails(count[:, lowest], returns[lowest], n)
             )
         found |= {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+        if span < _BRIEF:
+            found["total return"] = np.expm1(found.pop("growth"))
         return {name: _between(found[name]) for name in names}
 
 
@@ -166,8 +172,11 @@ class Number:
 
     def text(self, value: float | None = None) -> str:
         "The value, or another of the same kind, as it is read."
-        shown = self.metric.text(self.value if value is None else value).replace("-", "−")
-        return "–" if shown.startswith("–") else shown
+        given = self.value if value is None else value
+        shown = self.metric.text(given)
+        if given and self.metric.unit == "%" and not shown.strip("-0. %"):
+            shown = f"{100 * given:.2g} %"
+        return "–" if shown.startswith("–") else shown.replace("-", "−")
 
     @property
     def interval(self) -> str:

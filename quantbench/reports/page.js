@@ -51,6 +51,7 @@
   let high = -Infinity;
   arrays.drawdown = equity.map((value) => value / (high = Math.max(high, value)) - 1);
 
+  const perYear = data.per_year ?? NaN; // no clear period: nothing is yearly
   const years = () => {
     const first = new Date(times[0]), last = times[times.length - 1];
     const begun = Date.UTC(first.getUTCFullYear(), first.getUTCMonth(), 1);
@@ -81,7 +82,7 @@
   const ratio = (above, below) => (below ? above / below : NaN);
   const sum = (values, f = (x) => x) => values.reduce((total, x) => total + f(x), 0);
   const measured = (returns) => {
-    const n = returns.length, mean = sum(returns) / n, rate = (1 + data.rf) ** (1 / data.per_year) - 1, root = Math.sqrt(data.per_year);
+    const n = returns.length, mean = sum(returns) / n, rate = (1 + data.rf) ** (1 / perYear) - 1, root = Math.sqrt(perYear);
     const square = sum(returns, (r) => (r - mean) ** 2) / n;
     let deviation = n < 2 ? NaN : Math.sqrt((square * n) / (n - 1));
     if (deviation <= 1e-15 + 1e-13 * Math.abs(mean)) deviation = 0;
@@ -315,6 +316,7 @@
     }
     const log = tools.querySelector("input");
     log.addEventListener("change", () => { view.log = log.checked; charts.forEach(draw); point(); });
+    for (const button of buttons) button.hidden = button.hidden || buttons.every((other) => other === button || other.hidden);
     told();
   }
   for (const chart of charts) {

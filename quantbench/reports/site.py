@@ -91,7 +91,8 @@ def _entry(entry: Entry) -> str:
     gates = " · ".join(f"{'✓' if v['passed'] else '✗'} {safe(v['gate'])}" for v in data["verdicts"])
     missing = f"not run: {safe(', '.join(map(str, data['missing'])))}" if data["missing"] else ""
     trial = f"trial {safe(data['trials'].get('trials'))}" if data["trials"].get("counted") else ""
-    said = f"{written(_number(numbers['CAGR']), 'percent')} a year, Sharpe {written(_number(numbers['Sharpe']))}, max drawdown {written(_number(numbers['max drawdown']), 'percent')}"
+    first, unit = ("total return", "") if data["brief"] else ("CAGR", " a year")
+    said = f"{written(_number(numbers[first]), 'percent')}{unit}, Sharpe {written(_number(numbers['Sharpe']))}, max drawdown {written(_number(numbers['max drawdown']), 'percent')}"
     about = " · ".join(
         filter(None, (f"{safe(data['span'][0])} to {safe(data['span'][1])}", trial, gates, missing))
     )

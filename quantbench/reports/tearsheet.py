@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -139,6 +139,17 @@ class Sheet:
         )
 
     @property
+    def brief(self) -> bool:
+        "Is it too short for numbers a year?"
+        return bool(self.track.times[-1] - self.track.times[0] < 30 * DAY)
+
+    def date(self, time: float) -> str:
+        "The day; of a short track, the minute."
+        return str(np.datetime64(int(time), "ns").astype("M8[m]" if self.brief else "M8[D]")).replace(
+            "T", " "
+        )
+
+    @property
     def whole(self) -> bool:
         "Are all returns in the page?"
         return len(self.edges) <= _MOST
@@ -160,8 +171,6 @@ def sheet(
     "The parts of a page."
     run = None if isinstance(result, Track) else result
     track = result if isinstance(result, Track) else result.track
-    if not np.isfinite(track.per_year):
-        track = Track.of(track.equity, track.times, per_year=1.0, dated=track.dated)
     name = benchmark if isinstance(benchmark, str) else "benchmark"
     beside = holding(run, benchmark) if isinstance(benchmark, str) and benchmark and run else benchmark
     named = title or (run.provenance.strategy if run else "") or "Returns"
@@ -177,10 +186,6 @@ def sheet(
     )
 
 # %% ../../nbs/reports/154_tearsheet.ipynb #068622f9
-def _date(time: float) -> str:
-    return str(np.datetime64(int(time), "ns").astype("M8[D]"))
-
-
 def _facts(pairs: Sequence[tuple[str, str]]) -> str:
     items = "".join(f"<div><dt>{safe(name)}</dt><dd>{value}</dd></div>" for name, value in pairs if value)
     return f'<dl class="facts">{items}</dl>'
@@ -197,7 +202,7 @@ def _head(s: Sheet) -> str:
     )
     symbols = s.result.logs.symbols if s.result else ()
     market = f"{', '.join(symbols[:6])}{f' and {len(symbols) - 6} more' if len(symbols) > 6 else ''}"
-    span = f"{_date(s.track.calendar[0])} to {_date(s.track.calendar[-1])}"
+    span = f"{s.date(s.track.calendar[0])} to {s.date(s.track.calendar[-1])}"
     lines = [
         parameters,
         " · ".join(
@@ -206,7 +211,9 @@ def _head(s: Sheet) -> str:
                 (
                     market,
                     span,
-                    f"period {s.track.frequency}",
+                    f"period {s.track.frequency}"
+                    if math.isfinite(s.track.per_year)
+                    else "no clear period, so nothing is yearly",
                     f"rf {s.track.rf:.2%} a year" if s.track.rf else "",
                 ),
             )
@@ -282,9 +289,16 @@ def _top(s: Sheet) -> str:
         ("Evidence", _hash(str(held.get("hash", ""))[:16])), ("Journal anchor", _hash(held.get("journal")) or ("none" if s.evidence is not None else "")),
     ]  # fmt: skip
     escaped = [(name, value if value.startswith("<span") else safe(value)) for name, value in facts]
-    doubts = (warnings_of(s.result) if s.result else []) + [
-        f"{v.gate}: {note}" for v in s.verdicts for note in v.notes
-    ]
+    short = (
+        ["less than 30 days: CAGR and Calmar say what would be if it went on like this, and it will not"]
+        if s.brief
+        else []
+    )
+    doubts = (
+        short
+        + (warnings_of(s.result) if s.result else [])
+        + [f"{v.gate}: {note}" for v in s.verdicts for note in v.notes]
+    )
     listed = "".join(f"<li>{safe(note, 600)}</li>" for note in doubts[:12])
     more = f"<li>{len(doubts) - 12} more, below the gates they belong to</li>" if len(doubts) > 12 else ""
     return (
@@ -294,6 +308,14 @@ def _top(s: Sheet) -> str:
 
 # %% ../../nbs/reports/154_tearsheet.ipynb #440d52c5
 _HEAD = ("CAGR", "Sharpe", "max drawdown", "volatility", "Sortino", "total return")
+_BRIEF = (
+    "total return",
+    "max drawdown",
+    "hit rate",
+    "profit factor",
+    "VaR 95 %",
+    "worst period",
+)  # what needs no year
 
 
 def _rests(number: Number) -> str:
@@ -305,7 +327,7 @@ def _rests(number: Number) -> str:
 def _tiles(s: Sheet) -> str:
     "The headline numbers: value, bounds, formula, and what they rest on."
     found = []
-    for name in _HEAD:
+    for name in _BRIEF if s.brief else _HEAD:
         n = s.number[name]
         yearly = f", {n.metric.yearly}" if n.metric.yearly.startswith("times") else ""
         found.append(
@@ -315,6 +337,12 @@ def _tiles(s: Sheet) -> str:
     return f'<div class="tiles">{"".join(found)}</div><p class="muted" id="checked">Not computed again: this page’s script did not run.</p>'
 
 # %% ../../nbs/reports/154_tearsheet.ipynb #84c21544
+def _mark(passed: bool) -> str:
+    "A sign, and for those who do not see it a word."
+    word = "passed" if passed else "failed"
+    return f'<span class="{word[:4]}"><span aria-hidden="true">{"✓" if passed else "✗"}</span><span class="hidden">{word}</span></span>'
+
+
 def _gates(s: Sheet) -> str:
     if not s.verdicts:
         return ""
@@ -328,20 +356,17 @@ def _gates(s: Sheet) -> str:
             )
             first = ' class="of"' if k == 0 else ""
             if c is None:
-                rows.append(
-                    f'<tr{first}>{name}<td colspan="5">no check was made</td><td class="fail">✗ failed</td></tr>'
-                )
+                rows.append(f'<tr{first}>{name}<td colspan="5">{_mark(False)} no check was made</td></tr>')
                 continue
             known = math.isfinite(c.low) and math.isfinite(c.high)
             upward = c.sense in ("above", "at least")
             gap = ("+" if c.margin > 0 else "") + readable(c.margin) if math.isfinite(c.value) else "–"
             rows.append(
-                f'<tr{first}>{name}<td>{safe(c.name)}</td><td class="n">{safe(readable(c.value) if math.isfinite(c.value) else "unknown")}'
+                f'<tr{first}>{name}<td>{_mark(c.passed)} {safe(c.name)}</td><td class="n">{safe(readable(c.value) if math.isfinite(c.value) else "unknown")}'
                 f"{f'<br><small>{safe(readable(c.low))} to {safe(readable(c.high))}</small>' if known else ''}</td><td>{safe(c.sense)} {safe(readable(c.limit))} <small>{safe(c.unit)}</small></td>"
-                f'<td class="n">{safe(gap)}</td><td class="margin-cell">{margin(c.value, c.limit, upward, c.passed, c.low, c.high)}</td>'
-                f'<td class="{"pass" if c.passed else "fail"}">{"✓ passed" if c.passed else "✗ failed"}</td></tr>'
+                f'<td class="n">{safe(gap)}</td><td class="margin-cell">{margin(c.value, c.limit, upward, c.passed, c.low, c.high)}</td></tr>'
             )
-    head = '<tr><th scope="col">gate</th><th scope="col">check</th><th scope="col" class="n">value</th><th scope="col">limit</th><th scope="col" class="n">margin</th><th scope="col"><span class="hidden">picture</span></th><th scope="col">verdict</th></tr>'
+    head = '<tr><th scope="col">gate</th><th scope="col">check</th><th scope="col" class="n">value</th><th scope="col">limit</th><th scope="col" class="n">margin</th><th scope="col"><span class="hidden">picture</span></th></tr>'
     whole = f'<div class="wide broad" role="region" aria-label="Gates" tabindex="0"><table><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table></div>'
     return f'<section id="gates"><h2>Gates</h2>{whole}<h3>What each proves, and what it leaves open</h3>{"".join(map(_gate, s.verdicts))}</section>'
 
@@ -349,34 +374,53 @@ def _gates(s: Sheet) -> str:
 def _gate(verdict: Verdict) -> str:
     notes = "".join(f"<li>{safe(note, 600)}</li>" for note in verdict.notes)
     inputs = ", ".join(f"{name} {value}" for name, value in verdict.inputs.items())
-    seen = "".join(_figure(name, value, verdict.gate) for name, value in verdict.figures.items())
+    seen = _curve(verdict) + "".join(_figure(name, v, verdict.gate) for name, v in verdict.figures.items())
     return (
         f'<details class="gate"><summary>{"✓" if verdict.passed else "✗"} {safe(verdict.gate)}</summary><p><b>Proves.</b> {safe(verdict.proves, 1000)}</p><p><b>Leaves open.</b> {safe(verdict.leaves_open, 1000)}</p>'
         f'{f"<ul class=notes>{notes}</ul>" if notes else ""}{seen}<p class="muted">rests on {safe(inputs, 1000)}; verdict {_hash(verdict.hash[:16])}</p></details>'
     )
 
 
+def _key(*words: str) -> str:
+    "A name for an element, of letters and digits."
+    return "seen-" + "".join(c for c in "-".join(words) if c.isascii() and (c.isalnum() or c == "-"))
+
+
+def _curve(verdict: Verdict) -> str:
+    "The equity a gate kept, beside its benchmark."
+    kept: dict[str, Any] = {
+        "strategy": verdict.figures.get("curve"),
+        "benchmark": verdict.figures.get("benchmark"),
+    }
+    drawn = {n: v for n, v in kept.items() if isinstance(v, dict) and len(v.get("value", ())) > 1}
+    times = drawn.get("strategy", {}).get("time", [])
+    curves = [
+        Curve(n, n, np.array(v["value"]) / v["value"][0]) for n, v in drawn.items() if v["time"] == times
+    ]
+    if not curves:
+        return ""
+    when = np.array(times, "M8[D]").astype("M8[ms]").astype(np.int64)
+    chart = over_time(
+        _key(verdict.gate, "curve"), f"{verdict.gate}: a unit of capital", when, curves, height=130
+    )
+    return replace(chart, attributes=()).html()
+
+
 def _figure(name: str, value: Any, gate: str) -> str:
     "What a gate kept for the reader: a table of records, a histogram, or a few values."
-    key = "".join(c for c in f"{gate}-{name}" if c.isascii() and (c.isalnum() or c == "-"))
     if (
         isinstance(value, dict)
         and {"edges", "counts"} <= set(value)
         and len(value["edges"]) == len(value["counts"]) + 1 >= 2
     ):
         labels = [f"{edge:.2f}" for edge in value["edges"][:-1]]
-        return columns(f"seen-{key}", f"{gate}: {name}", value["counts"], labels, form="count").html()
+        return columns(_key(gate, name), f"{gate}: {name}", value["counts"], labels, form="count").html()
     if isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
         flat = [{k: v for k, v in row.items() if not isinstance(v, (dict, list))} for row in value]
-        return grid(table(flat, limit=30, caption=f"{name}")) if any(flat) else ""
+        return grid(table(flat, limit=30, caption=name)) if any(flat) else ""
     if isinstance(value, dict):
-        return grid(
-            table(
-                [{"": k, name: v} for k, v in value.items() if not isinstance(v, (dict, list))],
-                limit=30,
-                caption=name,
-            )
-        )
+        rows = [{name: k, "value": v} for k, v in value.items() if not isinstance(v, (dict, list))]
+        return grid(table(rows, limit=30)) if rows else ""
     return (
         f'<p class="muted">{safe(name)}: {safe(readable(value))}</p>' if not isinstance(value, list) else ""
     )
@@ -403,7 +447,7 @@ def _curves(s: Sheet) -> dict[str, tuple[str, Floats]]:
         begun = np.flatnonzero(np.isfinite(other))
         if len(begun):
             found["benchmark"] = (s.against, other / other[begun[0]] * track.equity[s.kept[begun[0]]])
-    window = _window(track)
+    window = _window(track) if math.isfinite(track.per_year) else 0
     if 2 <= window < len(track.returns) and np.isfinite(track.returns).all():
         found["rolling"] = (
             "Sharpe",
@@ -444,16 +488,16 @@ def _equity(s: Sheet, curves: Mapping[str, tuple[str, Floats]]) -> str:
 
 
 def _falls(s: Sheet) -> str:
-    track = s.track
+    track, (unit, size) = s.track, ("minutes", DAY // 1440) if s.brief else ("days", DAY)
     rows = [
         {
-            "from": _date(fall.peak), "lowest": _date(fall.trough), "recovered": _date(fall.recovery) if fall.recovery else "not yet", "depth": written(fall.depth, "percent"),
-            "days down": f"{(fall.trough - fall.peak) // DAY:,}", "days in all": f"{fall.length // DAY:,}",
+            "from": s.date(fall.peak), "lowest": s.date(fall.trough), "recovered": s.date(fall.recovery) if fall.recovery else "not yet", "depth": written(fall.depth, "percent"),
+            f"{unit} down": f"{(fall.trough - fall.peak) // size:,}", f"{unit} in all": f"{fall.length // size:,}",
         }
         for fall in drawdowns(track.equity, track.times, 10)
     ]  # fmt: skip
     return (
-        f"<h3>Deepest falls</h3>{grid(_sided(rows, 'depth', 'days down', 'days in all'), first=False)}"
+        f"<h3>Deepest falls</h3>{grid(_sided(rows, 'depth', f'{unit} down', f'{unit} in all'), first=False)}"
         if rows
         else ""
     )
@@ -832,8 +876,8 @@ def _record(s: Sheet, curves: Mapping[str, tuple[str, Floats]]) -> dict[str, Any
         "judged": s.evidence is not None, "passed": bool(held.get("passed", False)), "missing": list(held.get("missing", ())), "said": list(_sentence(s)), "trials": held.get("trials") or {},
         "evidence": held.get("hash", ""), "journal": held.get("journal", ""), "verdicts": [{k: v for k, v in verdict.record.items() if k in ("gate", "passed", "checks", "hash")} for verdict in s.verdicts],
         "numbers": {n.name: n.value for n in s.numbers}, "intervals": {n.name: [n.low, n.high] for n in s.numbers},
-        "span": [_date(s.track.calendar[0]), _date(s.track.calendar[-1])], "per_year": s.track.per_year, "rf": s.track.rf, "period": s.track.frequency.period,
-        "benchmark": s.against if s.benchmark is not None else "", "daily": s.track.frequency.period in ("day", "week", "month", "quarter", "year"), "dated": s.track.dated,
+        "span": [s.date(s.track.calendar[0]), s.date(s.track.calendar[-1])], "per_year": s.track.per_year, "rf": s.track.rf, "period": s.track.frequency.period,
+        "brief": s.brief, "benchmark": s.against if s.benchmark is not None else "", "daily": s.track.frequency.period in ("day", "week", "month", "quarter", "year"), "dated": s.track.dated,
         "curves": {name: called for name, (called, _) in curves.items()}, "arrays": arrays,
     }  # fmt: skip
 
