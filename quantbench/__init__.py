@@ -99,7 +99,7 @@ Modules:
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .core.clock import WallClock
@@ -164,3 +164,10 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted([*__all__, "__version__"])
+
+
+def load_ipython_extension(shell: Any) -> None:
+    "`%load_ext quantbench`: the cell magic `%%leakcheck`."
+    from .gates.leakcheck import register
+
+    register(shell)
