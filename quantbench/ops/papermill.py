@@ -9,35 +9,51 @@ executed. A refusal raises with its code; a run that did not end as `done` raise
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import nbformat
-from papermill.engines import Engine
 
 from ..core.check import QuantbenchError
 from .runner import Limits, run, write_book
 
 # %% auto #0
-__all__ = ['QuantbenchEngine']
+__all__ = ['execute', 'engine']
 
 # %% ../../nbs/ops/174_papermill.ipynb #1954d289
-class QuantbenchEngine(Engine):  # type: ignore[misc]
-    "What papermill calls in place of a kernel."
+def execute(nb_man: Any, how: Any) -> None:
+    "The notebook that papermill manages, by our runner."
+    given = nb_man.nb.metadata.get("papermill", {}).get("parameters", {})
+    limits = Limits(**{name: how[name] for name in ("memory_bytes", "seconds") if name in how})
+    with TemporaryDirectory() as folder:
+        source, output = Path(folder) / "runbook.ipynb", Path(folder) / "executed.ipynb"
+        write_book(source, json.loads(nbformat.writes(nb_man.nb)))  # type: ignore[no-untyped-call]
+        done = run(source, output, dict(given), limits=limits)
+        notes = nb_man.nb.metadata["papermill"]
+        nb_man.nb = nbformat.read(output, as_version=4)  # type: ignore[no-untyped-call]
+    nb_man.nb.metadata["papermill"] |= {n: notes[n] for n in ("input_path", "output_path") if n in notes}
+    nb_man.save()
+    if done.outcome != "done":
+        name = Path(notes.get("input_path") or "notebook").name
+        raise QuantbenchError("QB-NB-016", where=name, value=done.said)
 
-    @classmethod
-    def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **how: Any) -> None:
-        given = nb_man.nb.metadata.get("papermill", {}).get("parameters", {})
-        limits = Limits(**{name: how[name] for name in ("memory_bytes", "seconds") if name in how})
-        with TemporaryDirectory() as folder:
-            source, output = Path(folder) / "runbook.ipynb", Path(folder) / "executed.ipynb"
-            write_book(source, json.loads(nbformat.writes(nb_man.nb)))  # type: ignore[no-untyped-call]
-            done = run(source, output, dict(given), limits=limits)
-            notes = nb_man.nb.metadata["papermill"]
-            nb_man.nb = nbformat.read(output, as_version=4)  # type: ignore[no-untyped-call]
-        nb_man.nb.metadata["papermill"] |= {n: notes[n] for n in ("input_path", "output_path") if n in notes}
-        nb_man.save()
-        if done.outcome != "done":
-            name = Path(notes.get("input_path") or "notebook").name
-            raise QuantbenchError("QB-NB-016", where=name, value=done.said)
+# %% ../../nbs/ops/174_papermill.ipynb #872078ba
+@cache
+def engine() -> Any:
+    "What papermill calls in place of a kernel."
+    from papermill.engines import Engine
+
+    class QuantbenchEngine(Engine):  # type: ignore[misc]
+        @classmethod
+        def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **how: Any) -> None:
+            execute(nb_man, how)
+
+    return QuantbenchEngine
+
+
+def __getattr__(name: str) -> Any:
+    if name == "QuantbenchEngine":
+        return engine()
+    raise AttributeError(name)
