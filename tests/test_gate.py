@@ -16,6 +16,7 @@ import pytest
 from books import write
 from test_batch import cluster
 
+from quantbench.core.chain import Head, verify
 from quantbench.core.check import QuantbenchError
 from quantbench.gates.verdict import Check, Verdict
 from quantbench.ops.evidence import anchor, canonical, evidence, junit, read_evidence, summary
@@ -219,6 +220,61 @@ def test_a_cluster_writes_the_same_evidence(place: Path, right: dict[str, bytes]
         done = qb(place, "all", *DRIFT, "--cluster", address)
     assert done.returncode == 0, done.stdout + done.stderr
     assert right == {name: (reports(place) / name).read_bytes() for name in KEPT}
+
+
+TRIED = """from pathlib import Path
+
+from quantbench.engine.strategy import Strategy, param
+from quantbench.engine.study import Study
+from quantbench.engine.tape import Tape
+
+
+class Tried(Strategy):
+    "Counted where it is run."
+
+    days: int = param(5, low=1, high=50)
+
+    def on_bar(self, bar, market):
+        market.target_weight(bar.asset, 0.9 if bar.close > self.days else 0.0)
+
+    @classmethod
+    def study(cls, lake, as_of):
+        return Study(cls(), Tape.synthetic(sessions=200, seed=3).counted(Path("looks")))
+"""
+TRIAL = (
+    "import sys; from mine import Tried; Tried.study(None, None).with_parameters(days=int(sys.argv[1])).run()"
+)
+
+
+def test_a_further_trial_makes_multiplicity_run_anew_and_nothing_else(place: Path) -> None:
+    """Fails if evidence of multiplicity is kept although more was tried since, or is not although nothing was."""
+    for name in ("multiplicity", "eras"):
+        runbook(place / "books", name, "study.run().hash")
+    (place / "books" / "walk_forward.ipynb").unlink()
+    (place / "mine.py").write_text(TRIED)
+    (place / "pyproject.toml").write_text('[tool.quantbench]\nstrategies = ["mine"]\n')
+    environ = {"PYTHONPATH": f"{place}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    held = place / "reports" / "Tried" / "evidence.json"
+
+    def ran() -> list[str]:
+        done = qb(place, "all", "-s", "Tried", **environ)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return re.findall(r"^(multiplicity|eras)\b(?!.*\(kept\))", done.stdout, re.MULTILINE)
+
+    def tried(days: int) -> None:
+        command = [sys.executable, "-c", TRIAL, str(days)]
+        subprocess.run(command, check=True, cwd=place, env={**os.environ, **environ}, capture_output=True)
+
+    assert ran() == ["multiplicity", "eras"]
+    before = held.read_bytes()
+    tried(5)  # what was run already
+    assert ran() == [] and held.read_bytes() == before
+    tried(9)
+    assert ran() == ["multiplicity"]
+    record = read_evidence(held)
+    assert json.loads(before)["trials"]["trials"] == 1 and record["trials"]["trials"] == 2
+    assert verify(place / "looks", anchor=Head.parse(record["journal"])).anchored
+    assert ran() == []
 
 
 # ---- tampering -------------------------------------------------------------------------------------------------
