@@ -80,6 +80,8 @@ def luck(inputs: dict[str, str], text: str = "") -> Verdict:
 def judged(text: str = "", strategy: str = "") -> dict[str, Any]:
     "Evidence for the study's result, as the gates write it."
     inputs = dict(study().inputs) | ({"strategy": strategy} if strategy else {})
+    told = [{"parameter": f"seed{text}", "value": text or 7, "unit": text, "cells": [2, 5]}]
+    proofs = {f"walk_forward{text}": told, "cost_stress": told}
     windows = [{"from": f"2019-01-02{text}", "to": "2019-12-31", "looks": 2}]
     trials = {
         "trials": 47,
@@ -90,7 +92,7 @@ def judged(text: str = "", strategy: str = "") -> dict[str, Any]:
         "windows": windows,
     }
     return evidence(
-        inputs, "5e77", [*verdicts(inputs, text), luck(inputs, text)], missing=[f"holdout{text}"], trials=trials, packages={"numpy": f"2.4{text}"}, journal=f"3:1182:9f2c{text}"
+        inputs, "5e77", [*verdicts(inputs, text), luck(inputs, text)], missing=[f"holdout{text}"], proofs=proofs, trials=trials, packages={"numpy": f"2.4{text}"}, journal=f"3:1182:9f2c{text}"
     )  # fmt: skip
 
 

@@ -77,8 +77,14 @@ def test_passed_ends_with_0_and_writes_everything(place: Path, tmp_path: Path) -
     assert record["passed"] and [each["gate"] for each in record["verdicts"]] == ["walk_forward", "eras"]
     suite = ElementTree.parse(reports(place) / "junit.xml").getroot()
     assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("2", "0", "0")
+    proof = {one["parameter"]: (one["value"], one["cells"]) for one in record["proofs"]["eras"]}
+    assert proof["strategy"] == ("KnownDrift", [3]) and proof["limit"] == (0.5, [4])
+    assert set(record["proofs"]) == {"walk_forward", "eras"}
     assert "| walk\\_forward | passed |" in (tmp_path / "step.md").read_text()
     assert str(place) not in (reports(place) / "evidence.json").read_text()
+    qb(place, "all", *DRIFT, "--lake", str(tmp_path.parent / "away"))  # out of the folder one stands in
+    told = (reports(place) / "evidence.json").read_text()
+    assert '"value":"away"' in told and str(tmp_path.parent) not in told
 
 
 def test_a_second_run_keeps_every_byte_and_another_input_does_not(place: Path) -> None:
@@ -287,10 +293,12 @@ def record(name: str = "Demo", note: str = "a note") -> dict[str, object]:
         for gate in ("walk_forward", "permutation")
     ]  # fmt: skip
     study = {"strategy": name, "data": "d1"}
+    proofs = {"walk_forward": [{"parameter": "seed", "value": 7, "unit": "", "cells": [3]}]}
     return evidence(
         study,
         "s1",
         verdicts,
+        proofs=proofs,
         trials={"trials": 812, "looks": 3},
         packages={"python": "3.11"},
         journal="3:1182:9f2c",

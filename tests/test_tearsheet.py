@@ -156,6 +156,12 @@ class TestEvidence:
         page = tearsheet(result(), record)
         assert "– that it is more than luck" in page and "nothing to choose from" in page
 
+    def test_what_the_gates_were_told_stands_there_with_the_cells_that_read_it(self):
+        page = tearsheet(result(), judged())
+        made = page[page.index('id="made"') :]
+        assert "walk_forward 2, 5; cost_stress 2, 5" in made and "What the gates were told" in made
+        assert "What the gates were told" not in tearsheet(result())
+
     def test_contamination_is_said_first(self):
         record = judged()
         record["trials"] |= {"contaminated": True, "looks": 5}

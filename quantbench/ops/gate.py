@@ -26,7 +26,7 @@ from ..gates.verdict import Verdict
 from .batch import Outcome, Task, batch, kept
 from .evidence import anchor, canonical, environment, evidence, junit, read_evidence, summary
 from .parameters import Parameter, declared, read_book
-from .runner import Limits, prepare
+from .runner import Limits, Run, prepare
 from .terminal import FAILED, OK, REFUSED, USAGE, JsonOption, LakeOption, say, show_json
 
 if TYPE_CHECKING:
@@ -188,6 +188,16 @@ def _same(record: Mapping[str, Any], place: Path) -> dict[str, Any] | None:
         return {k: v for k, v in one.items() if k not in ("journal", "hash")} | {"trials": tried}
 
     return before if said(before) == said(record) else None
+
+
+def _proof(task: Task) -> list[dict[str, Any]]:
+    "What a runbook was told and the cells that read it. A place is no finding: of a whole path only the last name is kept."
+    rows = []
+    for used in Run.of(task.job.output).used:
+        whole = isinstance(used.value, str) and Path(used.value).is_absolute()
+        value = Path(str(used.value)).name if whole else used.value
+        rows.append({"parameter": used.name, "value": value, "unit": used.unit, "cells": list(used.cells)})
+    return rows
 
 
 def _ended(found: Mapping[str, Outcome]) -> int:
@@ -376,7 +386,7 @@ def _run(
     tried, head = _trials(study)
     record = evidence(
         study.inputs, rests["settings"], list(verdicts.values()),
-        missing=missing, trials=tried, packages=environment(), journal=head,
+        missing=missing, proofs={n: _proof(tasks[n]) for n in verdicts}, trials=tried, packages=environment(), journal=head,
     )  # fmt: skip
     record = _same(record, place / "evidence.json") or record
     errors = {n: one.said for n, one in found.items() if one.verdict is None}

@@ -944,6 +944,24 @@ def readers(result: Result) -> dict[str, list[str]] | None:
     return found
 
 
+def _proofs(s: Sheet) -> str:
+    "What the runbooks of the gates were told, and the cells that read it; once for gates that were told the same."
+    told: dict[tuple[str, str, str], list[str]] = {}
+    for gate, rows in ((s.evidence or {}).get("proofs") or {}).items():
+        for row in rows:
+            cells = ", ".join(map(str, row["cells"]))
+            key = (str(row["parameter"]), readable(row["value"]), str(row["unit"]))
+            told.setdefault(key, []).append(f"{gate} {cells or 'nowhere'}")
+    lines = [
+        {"parameter": name, "value": f"{value} {unit}".strip(), "read by, in cell": "; ".join(where)}
+        for (name, value, unit), where in told.items()
+    ]
+    if not lines:
+        return ""
+    made = grid(table(lines, limit=200))
+    return f'<h3>What the gates were told</h3>{made}<p class="muted">Each was read where it says: a parameter that no cell reads ends a run without a verdict.</p>'
+
+
 def _made(s: Sheet) -> str:
     run = s.result
     if run is None:
@@ -968,12 +986,7 @@ def _made(s: Sheet) -> str:
     ]  # fmt: skip
     environment = ", ".join(f"{n} {v}" for n, v in (s.evidence or {}).get("environment", {}).items())
     judged = f"<h3>Judged with</h3><p class='muted'>{safe(environment, 2000)}</p>" if environment else ""
-    note = (
-        '<p class="muted">The parameters of each gate’s runbook, and the cells that read them, stand in the executed notebooks beside this file.</p>'
-        if s.verdicts
-        else ""
-    )
-    return f'<section id="made"><h2>What it was made of</h2>{parameters}{note}{_facts([(a, safe(b)) for a, b in facts])}{judged}</section>'
+    return f'<section id="made"><h2>What it was made of</h2>{parameters}{_proofs(s)}{_facts([(a, safe(b)) for a, b in facts])}{judged}</section>'
 
 # %% ../../nbs/reports/154_tearsheet.ipynb #c2164fd2
 def _record(s: Sheet, curves: Mapping[str, tuple[str, Floats]]) -> dict[str, Any]:
