@@ -78,6 +78,7 @@ Modules:
 - `quantbench.ops.evidence`: What the gates found about one strategy, in one file that shows when it was edited.
 - `quantbench.ops.gate`: Every gate on one strategy, from a command line that ends as the verdict says.
 - `quantbench.ops.journal`: `qb journal`: does the record of what happened still say what it said?
+- `quantbench.ops.leakcheck`: `qb leakcheck`: does the code in this file know its future?
 - `quantbench.ops.page`: An executed notebook as one file that a browser shows and nothing in it can act.
 - `quantbench.ops.papermill`: `papermill --engine quantbench`: the command one has, the proof one lacks.
 - `quantbench.ops.parameters`: What a notebook may be told, declared where it is told: name, type, unit, range, choices.
