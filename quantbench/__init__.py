@@ -55,6 +55,7 @@ Modules:
 - `quantbench.engine.tape`: Everything a strategy will meet, in the order it became known, with a hash that names it.
 - `quantbench.engine.translate`: From a hook in plain Python to machine code that gives the same bits, or the line that prevents it.
 - `quantbench.engine.window`: The state of a strategy: numbers, rolling windows, averages, arrays, and one of each for every asset.
+- `quantbench.execution.algos`: How a large order is worked in small ones: when, how many, and never more than was asked for.
 - `quantbench.execution.broker`: What the workbench says to a broker and hears from it, and the one door through which an order leaves.
 - `quantbench.gates.costs`: What is left when trading costs three times as much, when there is more capital, and when every price comes a bar late?
 - `quantbench.gates.eras`: Is anything left without the best year, the best weather, the best asset?
