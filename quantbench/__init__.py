@@ -73,6 +73,7 @@ Modules:
 - `quantbench.gates.walkforward`: Choose the parameters on the past, trade the months that follow, choose again: what somebody would have earned who did not know the future.
 - `quantbench.ops.batch`: Many runbooks at a time, on this machine or on a cluster, and none of them twice.
 - `quantbench.ops.cells`: A runbook from its first cell to its last in this process, with proof of which cell read which parameter.
+- `quantbench.ops.certificate`: What may trade: this code, with these parameters and limits, judged by these verdicts, until that day, signed.
 - `quantbench.ops.cli`: `qb`: what the workbench does without a notebook.
 - `quantbench.ops.data`: `qb data`: bring data into the lake, see what is there, ask what was known.
 - `quantbench.ops.doctor`: Is this machine fit to run the workbench, and if not, what is to be done?
