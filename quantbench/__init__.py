@@ -96,6 +96,9 @@ Modules:
 - `quantbench.reports.page`: One file that a browser shows without asking anybody: text, style, script and data in it, and nothing else may run.
 - `quantbench.reports.site`: The page that opens the reports: every strategy, what its gates said, and where to read more.
 - `quantbench.reports.tearsheet`: One file that tells in a minute whether to believe a run, and why.
+- `quantbench.risk.kill`: How trading is stopped, and why nothing that crashes, restarts or retries can start it again.
+- `quantbench.risk.limits`: The controls that a backtest cannot have: what to ask of an order when there is a broker, a clock and another strategy.
+- `quantbench.risk.rules`: What the law and the owner forbid, with the dates from which it holds.
 - `quantbench.strategies.crossover`: Hold an asset while its short average stands above its long one: the smallest complete strategy, on real prices.
 - `quantbench.strategies.drift`: A strategy whose edge was put into its market: what a gate must let pass, if it is worth anything.
 - `quantbench.strategies.pairs`: Sell the dear one and buy the cheap one of two assets that belong together, and wait: two assets in one compiled hook, and what is left after costs.
