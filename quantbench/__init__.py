@@ -56,6 +56,7 @@ Modules:
 - `quantbench.engine.translate`: From a hook in plain Python to machine code that gives the same bits, or the line that prevents it.
 - `quantbench.engine.window`: The state of a strategy: numbers, rolling windows, averages, arrays, and one of each for every asset.
 - `quantbench.execution.broker`: What the workbench says to a broker and hears from it, and the one door through which an order leaves.
+- `quantbench.execution.record`: What a session saw and what it made of it, on the disk, so that it can be asked again.
 - `quantbench.gates.costs`: What is left when trading costs three times as much, when there is more capital, and when every price comes a bar late?
 - `quantbench.gates.eras`: Is anything left without the best year, the best weather, the best asset?
 - `quantbench.gates.fit`: Choose the parameters of a study on a window of its tape, the same way every time, and say whether the choice stands on a hill or on a needle.
@@ -85,6 +86,7 @@ Modules:
 - `quantbench.ops.runner`: A runbook in a process of its own: isolated, bounded, and never lost.
 - `quantbench.ops.specfile`: How files are to be read, written down in a file of its own.
 - `quantbench.ops.terminal`: What every command has in common: how it ends, what it prints, and which moment and lake it means.
+- `quantbench.ops.wire`: How a notebook asks the process that trades: a local socket, a key for each thing one may do, one line a message.
 - `quantbench.portfolio.costs`: What a trade costs: stated once, used alike by the portfolio that plans it and the engine that fills it.
 - `quantbench.reports.attribution`: Where the return came from: a benchmark, factors, kinds of market, and how soon the positions were taken.
 - `quantbench.reports.charts`: Small pictures for a page: drawn as text, light and dark, readable without colour, each with the same in numbers.
