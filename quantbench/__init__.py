@@ -89,6 +89,7 @@ Modules:
 - `quantbench.ops.replay`: Did the session do what its backtest would have done, and if not, what came apart first?
 - `quantbench.ops.report`: `qb report`: the tearsheet of a strategy, what two of them do not agree on, and the classic one with its numbers explained.
 - `quantbench.ops.runner`: A runbook in a process of its own: isolated, bounded, and never lost.
+- `quantbench.ops.sidecar`: The kill switch that works when the process that trades does not.
 - `quantbench.ops.specfile`: How files are to be read, written down in a file of its own.
 - `quantbench.ops.terminal`: What every command has in common: how it ends, what it prints, and which moment and lake it means.
 - `quantbench.ops.wire`: How a notebook asks the process that trades: a local socket, a key for each thing one may do, one line a message.
