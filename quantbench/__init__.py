@@ -80,6 +80,7 @@ Modules:
 - `quantbench.ops.doctor`: Is this machine fit to run the workbench, and if not, what is to be done?
 - `quantbench.ops.evidence`: What the gates found about one strategy, in one file that shows when it was edited.
 - `quantbench.ops.gate`: Every gate on one strategy, from a command line that ends as the verdict says.
+- `quantbench.ops.gateway`: The process that may send orders, and what anybody else may ask of it.
 - `quantbench.ops.heart`: A process says that it lives, in a way that works while nothing else does.
 - `quantbench.ops.journal`: `qb journal`: does the record of what happened still say what it said?
 - `quantbench.ops.leakcheck`: `qb leakcheck`: does the code in this file know its future?
