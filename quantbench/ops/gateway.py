@@ -9,7 +9,6 @@ is gone. SIGTERM ends the session and the process. A second gateway in the same 
 # %% ../../nbs/ops/180_gateway.ipynb #c8996cae
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -26,7 +25,6 @@ import typer
 
 from ..core.check import QuantbenchError
 from ..core.clock import Clock, WallClock
-from ..core.journal import Disk
 from ..core.show import Card, Row, Shown, Table, table
 from .heart import Beat, Life, Pulse
 from .terminal import FAILED, JsonOption, group, say, show, show_json
@@ -36,7 +34,9 @@ if TYPE_CHECKING:
     from quantbench.core.config import Settings
 
 # %% auto #0
-__all__ = ['Floor', 'Gateway']
+__all__ = ['gateway', 'HomeOption', 'WhoOption', 'WhyOption', 'Floor', 'Gateway', 'home_of', 'Told', 'Client', 'start_sidecar',
+           'serve', 'opened', 'launch', 'home_at', 'tell', 'start_command', 'status_command', 'stop_command',
+           'orders_command', 'fills_command', 'positions_command', 'halt_command', 'resume_command']
 
 # %% ../../nbs/ops/180_gateway.ipynb #5fff80c5
 class Floor(Protocol):
@@ -290,3 +290,316 @@ class Gateway:
         if self._start_sidecar is not None and self._other.look() is not Life.ALIVE:
             self._floor.note("sidecar", {"process": self._start_sidecar()})
             self._clock.sleep(0.5)  # until its heart beats
+
+# %% ../../nbs/ops/180_gateway.ipynb #18f00aee
+def home_of(settings: Settings) -> Home:
+    "Where the gateway of this project lives."
+    return Home(settings.paths.journals.absolute() / "gateway")
+
+
+@dataclass(frozen=True, repr=False)
+class Told(Shown):
+    "An answer."
+
+    about: str
+    data: Any = field(repr=False)
+
+    def __getitem__(self, name: str) -> Any:
+        return self.data[name]
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def card(self) -> Card:
+        if isinstance(self.data, list):
+            count = f"{len(self.data):,} {self.about}" if self.data else f"no {self.about}"
+            return Card(self.about, count, tables=(table(self.data, limit=40),) if self.data else ())
+        lines = {name: value for name, value in self.data.items() if not isinstance(value, (list, dict))}
+        rows = [Row(name, value) for name, value in lines.items() if value not in ("", None)]
+        tables: list[Table] = [
+            table(v, limit=40, caption=n) for n, v in self.data.items() if isinstance(v, list) and v
+        ]
+        state = str(self.data.get("state", ""))
+        tone: Any = {"active": "good", "halted": "warn", "killed": "bad", "reducing": "warn"}.get(
+            state, "plain"
+        )
+        return Card(self.about, state, tone, tuple(rows), tuple(tables))
+
+
+class Client:
+    "Asks the gateway; a line for each scope that is used, opened when it is."
+
+    def __init__(self, home: Home | Path | str | None = None, *, seconds: float = 15.0) -> None:
+        if home is None:
+            from quantbench.core.config import load
+
+            home = home_of(load())
+        self.home = home if isinstance(home, Home) else Home(Path(home))
+        self._seconds, self._lines = seconds, dict[tuple[str, str], Line]()
+
+    def _ask(self, scope: str, name: str, /, *, socket: str = "gateway", **given: Any) -> Any:
+        key = (socket, scope)
+        if key not in self._lines:
+            self._lines[key] = Line(self.home, socket, scope, seconds=self._seconds)
+        try:
+            return self._lines[key].ask(name, **given)
+        except QuantbenchError as error:
+            if error.code in ("QB-GTW-002", "QB-GTW-006", "QB-GTW-009"):
+                self._lines.pop(key).close()
+            raise
+
+    def status(self) -> Told:
+        return Told("gateway", self._ask("read", "status"))
+
+    def start(self, strategy: str, **how: Any) -> Told:
+        "Start a session; `certificate`, `feed`, `speed`, `lake`, `as_of`, `last` as `ops.paper` has them."
+        return Told("session", self._ask("trade", "start", strategy=strategy, **how))
+
+    def stop(self) -> Told:
+        return Told("session", self._ask("trade", "stop"))
+
+    def halt(self, who: str, reason: str) -> Told:
+        return Told("halt", self._ask("halt", "halt", socket="halt", who=who, reason=reason))
+
+    def kill(self, who: str, reason: str) -> Told:
+        return Told("kill", self._ask("halt", "kill", socket="halt", who=who, reason=reason))
+
+    def resume(self, who: str, reason: str) -> Told:
+        return Told("resume", self._ask("admin", "resume", who=who, reason=reason))
+
+    def seen(self, who: str, reason: str, run: str) -> Told:
+        return Told("seen", self._ask("admin", "seen", who=who, reason=reason, run=run))
+
+    def orders(self, *, open_only: bool = False, last: int = 100) -> Told:
+        return Told("orders", self._ask("read", "orders", open_only=open_only, last=last))
+
+    def fills(self, last: int = 100) -> Told:
+        return Told("fills", self._ask("read", "fills", last=last))
+
+    def positions(self) -> Told:
+        return Told("positions", self._ask("read", "positions"))
+
+    def pnl(self) -> Told:
+        return Told("profit and loss", self._ask("read", "pnl"))
+
+    def guardian(self) -> Told:
+        return Told("Guardian", self._ask("read", "guardian"))
+
+    def place(self, user: str, symbol: str, side: str, quantity: str, **terms: Any) -> Told:
+        "An order by hand: through the same Guardian."
+        return Told(
+            "order",
+            self._ask("trade", "place", user=user, symbol=symbol, side=side, quantity=quantity, **terms),
+        )
+
+    def cancel(self, client_id: str) -> Told:
+        return Told("cancel", self._ask("trade", "cancel", client_id=client_id))
+
+    def events(self, seconds: float = 1e9) -> Iterator[Mapping[str, Any]]:
+        with Line(self.home, "gateway", "read", seconds=self._seconds) as line:
+            yield from line.events(seconds)
+
+    def shutdown(self) -> None:
+        self._ask("admin", "shutdown")
+
+    def close(self) -> None:
+        for line in self._lines.values():
+            line.close()
+        self._lines.clear()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+# %% ../../nbs/ops/180_gateway.ipynb #f79eee79
+def _started(code: str, *words: str, log: Path) -> subprocess.Popen[bytes]:
+    "A process of ours, on its own."
+    with log.open("ab") as out:
+        return subprocess.Popen(
+            [sys.executable, "-c", code, *words],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+        )
+
+
+def start_sidecar(home: Home, silence: float, broker: str) -> int:
+    "A sidecar for this home; the number of its process."
+    code = "import sys; from quantbench.ops.sidecar import main; main(sys.argv[1], float(sys.argv[2]), sys.argv[3])"
+    return _started(code, str(home.folder), str(silence), broker, log=home.folder / "sidecar.log").pid
+
+
+def serve(folder: str) -> None:
+    "The whole process: the floor of the settings around the working directory, until SIGTERM."
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP})
+    from quantbench.core.config import load
+    from quantbench.execution.floor import Floor as Trading
+
+    settings, clock, home = load(), WallClock(), Home.make(Path(folder))
+    silence = settings.guardian.heartbeat_seconds
+    floor = opened(home, lambda: Trading.open(settings, home.folder, clock=clock))
+    gateway = Gateway(
+        home, floor, clock=clock, silence=silence,
+        sidecar=lambda: start_sidecar(home, silence, settings.broker.name),
+    )  # fmt: skip
+    gateway.run()
+
+
+def opened(home: Home, open_floor: Callable[[], Floor]) -> Floor:
+    "The floor; another's journal is another gateway."
+    try:
+        return open_floor()
+    except QuantbenchError as error:
+        if error.code != "QB-JNL-007":
+            raise
+        raise QuantbenchError("QB-GTW-007", where=str(home.folder), value=error.value) from None
+
+
+def launch(home: Home | None = None, *, seconds: float = 60.0) -> Told:
+    "Start the process and wait until it answers; its status."
+    if home is None:
+        from quantbench.core.config import load
+
+        home = home_of(load())
+    home, clock = Home.make(home.folder), WallClock()
+    log = home.folder / "gateway.log"
+    size = log.stat().st_size if log.exists() else 0
+    process = _started(
+        "import sys; from quantbench.ops.gateway import serve; serve(sys.argv[1])", str(home.folder), log=log
+    )
+    deadline = clock.monotonic() + seconds
+    while clock.monotonic() < deadline and process.poll() is None:
+        with suppress(QuantbenchError), Client(home, seconds=2.0) as client:
+            status = client.status()
+            if status.data.get("process") == process.pid:
+                return status
+        clock.sleep(0.05)
+    said = log.read_bytes()[size:].decode(errors="replace").strip().splitlines()
+    known = next((line for line in reversed(said) if "QB-" in line), said[-1] if said else "it says nothing")
+    owner = next((line.strip() for line in said if line.strip().startswith("value:")), "")
+    code = "QB-GTW-007" if "QB-GTW-007" in known else "QB-GTW-006"
+    raise QuantbenchError(code, where=str(home.folder), value=f"{known.strip()} {owner}".strip())
+
+# %% ../../nbs/ops/180_gateway.ipynb #be6d227e
+gateway = group("The process that trades: start it, look at it, end it.")
+HomeOption = Annotated[
+    Path | None,
+    typer.Option("--home", metavar="FOLDER", help="The gateway's folder; otherwise that of settings.ini."),
+]
+
+
+def home_at(given: Path | None) -> Home:
+    "The home that is meant."
+    from quantbench.core.config import load
+
+    return Home(given.absolute()) if given else home_of(load())
+
+
+def tell(told: Told, as_json: bool) -> None:
+    "An answer on the terminal."
+    if as_json:
+        show_json(told.data)
+    else:
+        show(told)
+
+
+@gateway.command("start")
+def start_command(
+    home: HomeOption = None,
+    foreground: Annotated[
+        bool, typer.Option("--foreground", help="Stay, and end with this terminal.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    "Start the gateway; it goes on when this terminal is closed."
+    place = home_at(home)
+    if foreground:
+        serve(str(place.folder))
+    else:
+        tell(launch(place), as_json)
+
+
+@gateway.command("status")
+def status_command(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    "What it does now; ends with 1 if it does not answer."
+    try:
+        with Client(home_at(home)) as client:
+            tell(client.status(), as_json)
+    except QuantbenchError as error:
+        if error.code not in ("QB-GTW-005", "QB-GTW-006"):
+            raise
+        if as_json:
+            show_json({"state": "none", "said": error.value})
+        else:
+            say(f"no gateway answers: {error.value}", "yellow")
+        raise typer.Exit(FAILED) from None
+
+
+@gateway.command("stop")
+def stop_command(home: HomeOption = None) -> None:
+    "End the session and the process; open orders of the session are cancelled."
+    place, clock = home_at(home), WallClock()
+    with Client(place) as client:
+        client.shutdown()
+    pulse = Pulse(place.folder / "gateway.beat", clock, 5.0)
+    for _ in range(600):
+        if pulse.look() is Life.CLOSED:
+            say("ended", "green")
+            return
+        clock.sleep(0.05)
+    raise QuantbenchError(
+        "QB-GTW-008", where="qb gateway stop", value=f"process {pulse.process} has not ended in 30 s"
+    )
+
+
+def orders_command(
+    home: HomeOption = None,
+    open_only: Annotated[bool, typer.Option("--open", help="Only what is open.")] = False,
+    last: Annotated[int, typer.Option("-n", min=1, max=_LAST)] = 40,
+    as_json: JsonOption = False,
+) -> None:
+    "The orders of the gateway, the newest last."
+    with Client(home_at(home)) as client:
+        tell(client.orders(open_only=open_only, last=last), as_json)
+
+
+def fills_command(
+    home: HomeOption = None,
+    last: Annotated[int, typer.Option("-n", min=1, max=_LAST)] = 40,
+    as_json: JsonOption = False,
+) -> None:
+    "The fills of the gateway, the newest last."
+    with Client(home_at(home)) as client:
+        tell(client.fills(last), as_json)
+
+
+def positions_command(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    "What the gateway holds."
+    with Client(home_at(home)) as client:
+        tell(client.positions(), as_json)
+
+
+WhoOption = Annotated[str, typer.Option("--who", metavar="NAME", help="Name and surname of who decides.")]
+WhyOption = Annotated[str, typer.Option("--why", metavar="REASON", help="In words.")]
+
+
+def halt_command(
+    why: Annotated[str, typer.Argument(metavar="REASON")],
+    who: WhoOption = "the terminal",
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    "No new orders; open ones stay."
+    with Client(home_at(home)) as client:
+        tell(client.halt(who, why), as_json)
+
+
+def resume_command(
+    who: WhoOption, why: WhyOption, home: HomeOption = None, as_json: JsonOption = False
+) -> None:
+    "Trade again after a halt; a person, a reason, and a replay that was looked at."
+    with Client(home_at(home)) as client:
+        tell(client.resume(who, why), as_json)
