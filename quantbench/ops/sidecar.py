@@ -15,18 +15,22 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
+
+import typer
 
 from ..core.check import QuantbenchError
 from ..core.clock import Clock, WallClock
 from ..core.journal import Journal
 from ..execution.broker import Answer, BrokerOrder, BrokerPosition
+from .gateway import Client, HomeOption, Told, WhoOption, home_at, tell
 from .heart import Beat, Life, Pulse
+from .terminal import JsonOption
 from .wire import Home
 from ..risk.kill import ALL, Cause, KillFile, State, causes_in, line_of
 
 # %% auto #0
-__all__ = ['Canceller', 'Swept', 'sweep', 'Sidecar', 'pull', 'run', 'main']
+__all__ = ['Canceller', 'Swept', 'sweep', 'Sidecar', 'pull', 'run', 'canceller', 'main', 'kill_command']
 
 # %% ../../nbs/ops/181_sidecar.ipynb #cbc5f82b
 class Canceller(Protocol):
@@ -101,8 +105,13 @@ class Sidecar:
         self.ending = False
 
     def _open_journal(self) -> None:
-        with suppress(QuantbenchError, OSError):
+        self.twin = False
+        try:
             self._journal = Journal.open(self.home.folder / "sidecar.journal", clock=self._clock)
+        except QuantbenchError as error:  # damaged, or on a disk that is full: the watch goes on
+            self.twin = error.code == "QB-JNL-007"
+        except OSError as error:
+            self.said.append(f"journal: {error.strerror}")
 
     def _note(self, kind: str, **payload: Any) -> None:
         "In the journal if it takes it; a cancel does not wait for that."
@@ -218,10 +227,12 @@ def pull(home: Home, who: str, why: str, *, clock: Clock | None = None) -> tuple
                     told.append(pulse.process)
     return tuple(told)
 
-# %% ../../nbs/ops/181_sidecar.ipynb #431f8ab3
+# %% ../../nbs/ops/181_sidecar.ipynb #6d6fe3df
 def run(home: Home, broker: Canceller | None, *, clock: Clock, silence: float) -> None:
     "Watch until SIGTERM; SIGUSR1 kills."
     sidecar = Sidecar(home, broker, clock=clock, silence=silence)
+    if sidecar.twin:
+        return
 
     def end(*_: object) -> None:
         sidecar.ending = True
@@ -233,6 +244,32 @@ def run(home: Home, broker: Canceller | None, *, clock: Clock, silence: float) -
     sidecar.watch()
 
 
-def main(folder: str, silence: float) -> None:
-    "The whole process."
-    run(Home.make(Path(folder)), None, clock=WallClock(), silence=silence)
+def canceller(broker: str) -> Canceller | None:
+    "The adapter of this name, with keys of the sidecar's own; None: it has nothing that could outlive the gateway."
+    if broker == "simulated":
+        return None
+    raise QuantbenchError("QB-GTW-014", where="sidecar", value=broker)
+
+
+def main(folder: str, silence: float, broker: str = "simulated") -> None:
+    "The whole process. Signals are the sidecar's again, whatever the process that started it had blocked."
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT})
+    run(Home.make(Path(folder)), canceller(broker), clock=WallClock(), silence=silence)
+
+# %% ../../nbs/ops/181_sidecar.ipynb #cd61391b
+def kill_command(
+    why: Annotated[str, typer.Argument(metavar="REASON")],
+    who: WhoOption = "the terminal",
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    "Stop everything and cancel everything; works whether the gateway does or not."
+    place = home_at(home)
+    try:
+        with Client(place, seconds=2.0) as client:
+            told = client.kill(who, why)
+    except QuantbenchError as error:
+        processes = pull(place, who, why)
+        words = ", ".join(map(str, processes)) or "nobody: the next start is killed"
+        told = Told("kill", {"state": "killed", "by": "the kill file", "told": words, "gateway": error.code})
+    tell(told, as_json)
