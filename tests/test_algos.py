@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
-from itertools import accumulate, pairwise
+from itertools import accumulate, pairwise, product
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,7 @@ from quantbench.execution.algos import (
     twap,
     vwap,
 )
+from quantbench.execution.router import VenueQuote, all_in, post, route, usable
 
 settings.register_profile("steady", derandomize=True, deadline=None, max_examples=150)
 settings.load_profile("steady")
@@ -466,3 +467,131 @@ def test_the_driver_steps_at_every_tick_and_once_at_the_end():
     assert code(Worker, parent(11), pace, sent.append, cancels.append) == "QB-ALG-007"
     assert code(replace, pace, lots=11) == "QB-ALG-001"
     assert code(twap, 5, end, end, schedule) == "QB-ALG-002"
+
+
+# ---- venues -------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def quotes(draw: Any, venues: int = 4, size: int = 6, least: int = 5) -> list[VenueQuote]:
+    made = []
+    for n in range(draw(st.integers(0, 1) | st.integers(2, venues))):
+        ask = draw(st.integers(9_996, 10_004))
+        bid = ask - draw(st.integers(0, 3)) if draw(st.integers(0, 4)) else None
+        made.append(
+            VenueQuote(
+                venue=draw(st.sampled_from(["A", "B", "C", "D", "E"])) if n == 3 else "ABC"[n],
+                time=OPEN - draw(st.sampled_from([0] * 6 + [500, 999, 1_001, -1])) * SECOND / 1_000,
+                bid=None if bid is None else Decimal(bid) / 100,
+                ask=Decimal(ask) / 100 if draw(st.integers(0, 6)) else None,
+                bid_lots=draw(st.integers(0, size)),
+                ask_lots=draw(st.integers(0, size)),
+                taker_bps=Decimal(draw(st.integers(-2, 4))) / 2,
+                latency=Decimal(draw(st.integers(0, 3))) / 1_000,
+                chance=Decimal(draw(st.integers(1, 4))) / 4,
+                least=draw(st.integers(1, least)),
+            )
+        )
+    return made
+
+
+TERMS: Any = {"drift": Decimal(2), "miss": Decimal("0.02")}
+
+
+def lot_cost(quote: VenueQuote, side: Side) -> Fraction:
+    buys = side in (Side.BUY, Side.COVER)
+    price = Fraction(quote.ask if buys else quote.bid)
+    paid = (
+        price * (1 + Fraction(quote.taker_bps) / 10_000)
+        if buys
+        else -price * (1 - Fraction(quote.taker_bps) / 10_000)
+    )
+    return paid + 2 * Fraction(quote.latency) + (1 - Fraction(quote.chance)) * Fraction(2, 100)
+
+
+@settings(max_examples=500)
+@given(quotes(), st.sampled_from(list(Side)), st.integers(1, 12), st.none() | st.integers(9_995, 10_003))
+def test_no_split_trades_more_or_costs_less(made, side, lots, limit):
+    """Fails if minimum sizes are met by dropping venues, if a seller's costs have the buyer's sign, or fees are left out of the order."""
+    limit = None if limit is None else Decimal(limit) / 100
+    legs = route(side, lots, limit, made, asset=APPLE, now=OPEN, **TERMS)
+    kept, _ = usable(made, APPLE, now=OPEN)
+    offers = []
+    for quote in kept:
+        price, size = quote.against(side)
+        if price is not None and (limit is None or (price <= limit if side.sign > 0 else price >= limit)):
+            offers.append((quote, lot_cost(quote, side), size))
+            assert Fraction(all_in(quote, side, **TERMS)) == offers[-1][1]
+    best = min(
+        (-sum(way), sum(n * cost for n, (_, cost, _) in zip(way, offers, strict=True)))
+        for way in product(*([0, *range(quote.least, size + 1)] for quote, _, size in offers))
+        if sum(way) <= lots
+    )
+    by_venue = {quote.venue: (quote, cost, size) for quote, cost, size in offers}
+    assert (-sum(leg.lots for leg in legs), sum(leg.lots * by_venue[leg.venue][1] for leg in legs)) == best
+    for leg in legs:
+        quote, cost, size = by_venue[leg.venue]
+        assert quote.least <= leg.lots <= size and leg.price == quote.against(side)[0]
+        assert leg.cost == float(cost)
+    arrivals = {leg.wait + by_venue[leg.venue][0].latency for leg in legs}
+    assert len(arrivals) <= 1 and min((leg.wait for leg in legs), default=0) == 0
+
+
+@given(quotes(least=1), st.randoms(use_true_random=False), st.integers(1, 18))
+def test_the_order_of_the_quotes_does_not_matter(made, shuffler, lots):
+    """Fails if ties go to whoever comes first, or if the newest of a venue's quotes is the last in the list."""
+    other = list(made)
+    shuffler.shuffle(other)
+    assert usable(made, APPLE, now=OPEN) == usable(other, APPLE, now=OPEN)
+    assert route(Side.BUY, lots, None, made, asset=APPLE, now=OPEN) == route(
+        Side.BUY, lots, None, other, asset=APPLE, now=OPEN
+    )
+
+
+@given(quotes())
+def test_what_is_usable_is_fresh_and_not_crossed_and_every_other_has_a_reason(made):
+    """Fails if a market stays crossed after one quote is dropped, or if a locked one is dropped too."""
+    kept, why = usable(made, APPLE, now=OPEN)
+    assert {quote.venue for quote in kept} | set(why) == {quote.venue for quote in made}
+    assert len({quote.venue for quote in kept}) == len(kept) and not {quote.venue for quote in kept} & set(
+        why
+    )
+    bids = [quote.bid for quote in kept if quote.bid is not None]
+    asks = [quote.ask for quote in kept if quote.ask is not None]
+    assert not bids or not asks or max(bids) <= min(asks)
+    assert all(timedelta(0) <= OPEN - quote.time <= SECOND for quote in kept)
+
+
+def test_of_a_crossed_pair_the_older_goes_and_only_that():
+    """Fails if the newer is doubted, if one round is enough for everybody, or if a tie in age is settled by name."""
+
+    def shown(venue: str, bid: str, ask: str, age: int = 0) -> VenueQuote:
+        prices = {"bid": Decimal(bid), "ask": Decimal(ask)}
+        return VenueQuote(venue=venue, time=OPEN - age * SECOND / 10, **prices, bid_lots=5, ask_lots=5)
+
+    good = shown("G", "99.98", "100.00")
+    doubted = "the older of a crossed pair"
+    high, higher = shown("H", "100.03", "100.04", 2), shown("I", "100.05", "100.06", 4)
+    low = shown("L", "99.90", "99.91", 9)
+    assert usable((good, high, higher, low), APPLE, now=OPEN) == ((good,), dict.fromkeys("HIL", doubted))
+    assert usable((good, shown("T", "100.01", "100.02")), APPLE, now=OPEN) == (
+        (),
+        dict.fromkeys("GT", doubted),
+    )
+    assert usable((good, shown("N", "100.00", "100.01", 9)), APPLE, now=OPEN)[1] == {}  # locked
+    twice = (good, replace(good, ask_lots=7))  # of one age: the same whichever comes first
+    assert usable(twice, APPLE, now=OPEN) == usable(twice[::-1], APPLE, now=OPEN)
+
+
+@given(quotes(least=1), st.sampled_from([Side.BUY, Side.SELL]), st.integers(9_990, 10_010))
+def test_a_rest_never_takes_or_locks(made, side, limit):
+    """Fails if the price is held away from the same side of the book, or moved beyond the limit."""
+    limit = Decimal(limit) / 100
+    leg = post(side, 3, limit, made, asset=APPLE, now=OPEN)
+    kept, _ = usable(made, APPLE, now=OPEN)
+    assert (leg is None) == (not kept)
+    if leg is not None:
+        assert (limit - leg.price) * side.sign >= 0 and leg.posted
+        for quote in kept:
+            price = quote.against(side)[0]
+            assert price is None or (price - leg.price) * side.sign >= APPLE.tick_size
