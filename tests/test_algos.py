@@ -18,7 +18,17 @@ from hypothesis import strategies as st
 
 from quantbench.core.check import QuantbenchError
 from quantbench.core.clock import Calendar, Schedule, SimClock
-from quantbench.core.types import Asset, AssetClass, Order, OrderState, OrderType, Side, TimeInForce, Venue
+from quantbench.core.types import (
+    Asset,
+    AssetClass,
+    Fill,
+    Order,
+    OrderState,
+    OrderType,
+    Side,
+    TimeInForce,
+    Venue,
+)
 from quantbench.core.value import Currency
 from quantbench.data.schema import conform, schema
 from quantbench.execution.algos import (
@@ -36,6 +46,8 @@ from quantbench.execution.algos import (
     vwap,
 )
 from quantbench.execution.router import VenueQuote, all_in, post, route, usable
+from quantbench.execution.shortfall import Decision, calibrate, compare, cost_report, shortfall
+from quantbench.portfolio.costs import Costs
 
 settings.register_profile("steady", derandomize=True, deadline=None, max_examples=150)
 settings.load_profile("steady")
@@ -595,3 +607,164 @@ def test_a_rest_never_takes_or_locks(made, side, limit):
         for quote in kept:
             price = quote.against(side)[0]
             assert price is None or (price - leg.price) * side.sign >= APPLE.tick_size
+
+
+# ---- what it cost -------------------------------------------------------------------------------------------
+
+cents = st.integers(1, 50_000).map(lambda n: Decimal(n) / 100)
+fine = st.integers(1, 10**9).map(lambda n: Decimal(n) / 10**7)  # as venues match: off the tick grid
+
+
+def bought(order: Order, n: int, lots: int, price: Decimal, fee: Decimal) -> Fill:
+    return Fill(
+        id=f"{order.id}/{n}", order_id=order.id, asset=order.asset, side=order.side, quantity=Decimal(lots),
+        price=price, fee=order.asset.currency.money(fee), time=order.time,
+    )  # fmt: skip
+
+
+@st.composite
+def decided(draw: Any, n: int = 0) -> tuple[Decision, list[Fill]]:
+    side = draw(st.sampled_from(list(Side)))
+    asset = replace(APPLE, multiplier=Decimal(draw(st.sampled_from([1, 50]))))
+    order = replace(
+        parent(draw(st.integers(1, 500)), side), id=f"p-{n}", asset=asset,
+        strategy=draw(st.sampled_from([None, "x", "y"])), time=OPEN + draw(st.integers(0, 23_000)) * SECOND,
+    )  # fmt: skip
+    decision = Decision(
+        order=order, broker=draw(st.sampled_from(["a", "b"])), price=draw(cents), arrived=order.time,
+        arrival=draw(cents), last=draw(cents), vwap=draw(st.none() | cents),
+    )  # fmt: skip
+    rows = draw(st.lists(st.tuples(st.integers(1, 300), fine, st.integers(-100, 500)), max_size=4))
+    return decision, [
+        bought(order, i, lots, price, Decimal(fee) / 100) for i, (lots, price, fee) in enumerate(rows)
+    ]
+
+
+def profit(fills: list[Fill], mark: Decimal) -> Fraction:
+    money = Fraction(0)
+    for one in fills:
+        gain = (
+            Fraction(one.quantity) * (Fraction(mark) - Fraction(one.price)) * Fraction(one.asset.multiplier)
+        )
+        money += (gain if one.side in (Side.BUY, Side.COVER) else -gain) - Fraction(one.fee.amount)
+    return money
+
+
+@given(decided())
+def test_the_parts_of_a_shortfall_are_perolds_difference(case):
+    """Fails if the unfilled part is left out, a sale has the sign of a purchase, or a sum is rounded."""
+    decision, fills = case
+    row = shortfall(decision, fills)
+    paper = [bought(decision.order, 9, int(decision.order.quantity), decision.price, Decimal(0))]
+    assert Fraction(row.total) == profit(paper, decision.last) - profit(fills, decision.last)
+    assert shortfall(decision, fills[::-1]) == row
+    assert type(row).from_record(row.as_record()) == row
+
+
+@given(
+    st.lists(st.integers(0, 0), min_size=1, max_size=6).flatmap(
+        lambda n: st.tuples(*(decided(i) for i in range(len(n))))
+    )
+)
+def test_groups_sum_to_the_whole(cases):
+    """Fails if an order is in two groups or in none, or if basis points are averaged over orders of unlike size."""
+    decisions, fills = [d for d, _ in cases], [one for _, made in cases for one in made]
+    report = cost_report(decisions, fills, zone="America/New_York")
+    whole = report.total
+    for by in ("strategy", "broker", "hour"):
+        groups = report.by(by)
+        assert sum(Fraction(g.total) for g in groups) == Fraction(whole.total)
+        assert sum(g.orders for g in groups) == len(decisions)
+        weighted = sum(g.bps() * float(g.notional) for g in groups) / float(whole.notional)
+        assert weighted == pytest.approx(whole.bps(), rel=1e-9, abs=1e-6)
+    hours = {(9 * 60 + 30 + (d.order.time - OPEN).seconds // 60) // 60 for d in decisions}
+    assert [g.name for g in report.by("hour")] == [f"{h:02d}:00" for h in sorted(hours)]
+    assert f"in {len(decisions):,} orders" in repr(report)
+
+
+@given(st.lists(st.tuples(decided(0), decided(0)), min_size=1, max_size=1), cents)
+def test_the_gap_is_the_difference_of_two_profits(pair, mark):
+    """Fails if an order that only one side filled is dropped, or fees are."""
+    ((decision, backtest), (_, other)), *_ = pair
+    paper = [replace(one, asset=decision.order.asset, side=decision.order.side) for one in other]
+    gap = compare(backtest, paper, {"AAPL": mark}, limit_bps=30.0)
+    assert sum(Fraction(row.cost) for row in gap.rows) == profit(backtest, mark) - profit(paper, mark)
+    assert len(gap.rows) == bool(backtest or paper) and gap.only_one == (bool(backtest) != bool(paper))
+
+
+@pytest.mark.parametrize(
+    ("price", "passed"), [("99.00", True), ("100.30", True), ("100.3000001", False), ("100.301", False)]
+)
+def test_thirty_basis_points_pass_and_a_hair_more_does_not(price, passed):
+    """Fails if the figure goes through floats, or the limit itself is refused."""
+    order = parent(7)
+    gap = compare(
+        [bought(order, 0, 7, Decimal(100), Decimal(0))], [bought(order, 1, 7, Decimal(price), Decimal(0))], {},
+        limit_bps=30.0,
+    )  # fmt: skip
+    assert gap.passed is passed
+
+
+def test_one_large_bad_order_does_not_hide_among_small_good_ones_nor_the_other_way_round():
+    """Fails if only one of the two means is judged."""
+    orders = [replace(parent(1), id=f"p-{n}") for n in range(10)]
+    flat = [bought(order, 0, 1, Decimal(100), Decimal(0)) for order in orders]
+    large = replace(parent(1_000), id="big")
+    bad = bought(large, 1, 1_000, Decimal("100.5"), Decimal(0))
+    good = bought(large, 0, 1_000, Decimal(100), Decimal(0))
+    hidden = compare([*flat, good], [*flat, bad], {}, limit_bps=30.0)
+    assert hidden.mean_bps < 30 < hidden.weighted_bps and not hidden.passed
+    dear = [replace(one, price=Decimal(101)) for one in flat]
+    other = compare([*flat, good], [*dear, good], {}, limit_bps=30.0)
+    assert other.weighted_bps < 30 < other.mean_bps and not other.passed
+    assert not compare([], [], {}, limit_bps=30.0).passed
+
+
+@given(
+    st.floats(0.3, 1.0),
+    st.integers(10, 60),
+    st.sampled_from(list(Side)),
+    st.integers(0, 2**32),
+    st.floats(1.0, 3.0),
+)
+def test_k_is_found_again_in_fills_without_noise(k, count, side, seed, stress):
+    """Fails if the spread or the linear impact is taken for square-root impact, or a seller's impact is below zero."""
+    rng = np.random.default_rng(seed)
+    costs = Costs(spread_bps=3.0, slippage_bps=0.5, impact_root=0.65, impact_linear_bps=10.0, stress=stress)
+    rows = []
+    for n in range(count):
+        lots, adv, sigma = int(rng.integers(1, 50_000)), 1e6, float(rng.uniform(0.005, 0.05))
+        worse = costs.stress * (2e-4 + 1e-3 * lots / adv) + k * sigma * (lots / adv) ** 0.5
+        order = replace(parent(lots, side), id=f"p-{n}")
+        price = Decimal(f"{100 * (1 + side.sign * worse):.15f}")
+        decision = Decision(
+            order=order, broker="a", price=Decimal(90), arrived=OPEN, arrival=Decimal(100), last=Decimal(80),
+            volatility=sigma, adv=adv,
+        )  # fmt: skip
+        rows.append(shortfall(decision, [bought(order, 0, lots, price, Decimal(1))]))
+    found = calibrate(rows, costs)
+    assert found.k == pytest.approx(k, rel=1e-6) and found.high - found.low < 1e-6
+    assert found.model == 0.65 * stress and found.agrees == (abs(k - found.model) < 1e-9)
+
+
+def test_fills_that_do_not_belong_are_refused():
+    """Fails if a late decision time, a foreign fill or a repeated one is counted."""
+    order = parent(10)
+    decision = Decision(
+        order=order, broker="a", price=Decimal(1), arrived=OPEN, arrival=Decimal(1), last=Decimal(1)
+    )
+    good = bought(order, 0, 1, Decimal(1), Decimal(0))
+    for bad in (
+        replace(good, order_id="q"), replace(good, side=Side.SELL), replace(good, time=OPEN - SECOND),
+        replace(good, asset=replace(APPLE, id="MSFT")),
+    ):  # fmt: skip
+        assert code(shortfall, decision, [bad]) == "QB-ALG-010"
+    assert code(shortfall, decision, [good, good]) == "QB-ALG-010"
+    assert code(cost_report, [decision, decision], []) == "QB-ALG-010"
+    assert code(cost_report, [], []) == "QB-ALG-010"
+    assert code(cost_report, [decision], [replace(good, order_id="q")]) == "QB-ALG-010"
+    assert code(replace, decision, arrived=OPEN - SECOND) == "QB-ALG-010"
+    assert code(compare, [good, good], [], {}, limit_bps=30.0) == "QB-ALG-010"
+    assert code(compare, [good], [replace(good, side=Side.SELL)], {}, limit_bps=30.0) == "QB-ALG-010"
+    assert code(compare, [good], [], {}, limit_bps=30.0) == "QB-ALG-010"
+    assert code(compare, [good], [good], {}, limit_bps=float("nan")) == "QB-ALG-012"

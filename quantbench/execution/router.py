@@ -15,8 +15,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
-from fractions import Fraction
 from itertools import product
+from operator import mul
 
 from ..core.check import QuantbenchError
 from ..core.types import Asset, Side
@@ -113,7 +113,7 @@ _MOST = 12  # venues with a minimum size: 4,096 choices
 
 
 def _cheapest(
-    lots: int, sizes: Sequence[int], leasts: Sequence[int], costs: Sequence[Decimal]
+    lots: int, sizes: Sequence[int], leasts: Sequence[int], costs: Sequence[int]
 ) -> tuple[int, ...]:
     "Lots for each venue, venues in the order of cost: the most lots, then the least cost, then the first in that order."
     simple = _poured(lots, sizes, [0] * len(sizes))
@@ -125,11 +125,9 @@ def _cheapest(
         rooms = [size * use for size, use in zip(sizes, used, strict=True)]
         if sum(floors) <= lots and all(a <= b for a, b in zip(floors, rooms, strict=True)):
             found.append(_poured(lots, rooms, floors))
-    return min(found, key=lambda split: (-sum(split), _total(split, costs), [-n for n in split]))
-
-
-def _total(split: Sequence[int], costs: Sequence[Decimal]) -> Fraction:
-    return sum((n * Fraction(cost) for n, cost in zip(split, costs, strict=True)), Fraction(0))
+    most = max(map(sum, found))
+    full = [split for split in found if sum(split) == most]
+    return min(full, key=lambda split: (sum(map(mul, split, costs)), [-n for n in split]))
 
 
 def _poured(lots: int, sizes: Sequence[int], floors: Sequence[int]) -> tuple[int, ...]:
@@ -171,7 +169,10 @@ def route(
     if sum(offer[-1] > 1 for offer in offers) > _MOST:
         raise QuantbenchError("QB-ALG-008", where="route", value=len(offers))
     offers.sort()
-    costs, sizes, leasts = [o[0] for o in offers], [o[4] for o in offers], [o[5] for o in offers]
+    costs = [
+        int(EXACT.scaleb(offer[0], 40)) for offer in offers
+    ]  # exact: 18 places twice, and 4 of a basis point
+    sizes, leasts = [offer[4] for offer in offers], [offer[5] for offer in offers]
     split = _cheapest(lots, sizes, leasts, costs)
     legs = [(n, offer) for n, offer in zip(split, offers, strict=True) if n]
     far = max((offer[1] for _, offer in legs), default=Decimal(0))
