@@ -318,7 +318,7 @@ def test_never_more_children_than_the_parent(seed, lots, cap, patience, particip
     end = OPEN + 40 * SECOND
     pace: Any = twap(lots, OPEN, end, Schedule(interval=2 * SECOND))
     if participates:
-        pace = Participation(lots=lots, start=OPEN, end=end, rate=Decimal("0.3"))
+        pace, cap = Participation(lots=lots, start=OPEN, end=end, rate=Decimal("0.3")), cap or Decimal("0.5")
     broker = Faulty(rng, settle)
     worker = Worker(
         parent(lots), pace, broker.place, broker.cancel, cap=cap, settle=settle, patience=patience,
@@ -477,6 +477,9 @@ def test_the_driver_steps_at_every_tick_and_once_at_the_end():
     assert clock.now() == end and len(cancels) == 20 and worker.progress(end).stopped == "the end of its time"
     assert code(worker.take, "q-1", OrderState.FILLED, 1, end) == "QB-ALG-006"
     assert code(Worker, parent(11), pace, sent.append, cancels.append) == "QB-ALG-007"
+    volume = Participation(lots=10, start=OPEN, end=end, rate=Decimal("0.1"))
+    assert code(Worker, parent(10), volume, sent.append, cancels.append) == "QB-ALG-007"
+    assert code(Worker, parent(10), pace, sent.append, cancels.append, cap=Decimal(0)) == "QB-ALG-007"
     assert code(replace, pace, lots=11) == "QB-ALG-001"
     assert code(twap, 5, end, end, schedule) == "QB-ALG-002"
 

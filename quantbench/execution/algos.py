@@ -302,13 +302,14 @@ class Worker:
 
     def __init__(
         self, parent: Order, pace: Pace, place: Place, cancel: Cancel, *,
-        cap: Decimal | None = None,  # of the volume since the last step, at most
+        cap: Decimal | None = None,  # of the volume since the last step, at most; a participation must have one
         settle: timedelta = timedelta(seconds=1),
         patience: timedelta | None = None,  # a child that rests longer is cancelled and carried forward
         time_in_force: TimeInForce = TimeInForce.IOC,
         children: Iterable[Child] = (),  # after a restart: those in the order book of record
     ) -> None:  # fmt: skip
-        if parent.asset.lots(parent.quantity) != pace.lots or settle < timedelta(0) or not (cap is None or 0 < cap <= 1):  # fmt: skip
+        bounded = not isinstance(pace, Participation) if cap is None else 0 < cap <= 1
+        if parent.asset.lots(parent.quantity) != pace.lots or settle < timedelta(0) or not bounded:
             value = f"{parent.quantity}, cap {cap}, settle {settle}"
             raise QuantbenchError("QB-ALG-007", where=f"Worker of {parent.id}", value=value)
         self.parent, self.pace = parent, pace
