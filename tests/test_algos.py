@@ -429,6 +429,19 @@ def test_impatience_carries_a_resting_child_forward_and_a_restart_knows_its_chil
     assert Child.from_record(again.children[0].as_record()) == again.children[0]
 
 
+def test_after_a_restart_open_children_still_count():
+    """Fails if a restarted worker takes only what has filled into account: it would send what is already at the venue."""
+    pace = Plan(name="x", lots=50, start=OPEN, end=CLOSE, slices=(Slice(OPEN, 50),))
+    cancels: list[str] = []
+    resting = Child(id="run-7", lots=30, filled=10, sent=OPEN, state=OrderState.PARTIAL)
+    ended = Child(id="run-8", lots=5, filled=0, sent=OPEN, state=OrderState.CANCELLED, ended=OPEN)
+    worker = Worker(parent(50), pace, lambda _: None, cancels.append, children=(resting, ended))
+    assert int(worker.step(OPEN).quantity) == 15  # 30 are at the venue, 5 not certain yet
+    assert int(worker.step(OPEN + SECOND).quantity) == 5
+    worker.stop("enough")
+    assert cancels == ["run-7", "p-3", "p-4"]
+
+
 def test_a_late_fill_takes_back_the_newest_children_and_excess_is_told():
     """Fails if a fill after settle is ignored: the parent would be overfilled in silence."""
     pace = Plan(name="x", lots=30, start=OPEN, end=CLOSE, slices=(Slice(OPEN, 30),))
