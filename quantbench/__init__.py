@@ -60,6 +60,8 @@ Modules:
 - `quantbench.execution.broker`: What the workbench says to a broker and hears from it, and the one door through which an order leaves.
 - `quantbench.execution.oms`: The way of an order: decided, judged, on the disk, sent once, and followed until the broker has proved what became of it.
 - `quantbench.execution.record`: What a session saw and what it made of it, on the disk, so that it can be asked again.
+- `quantbench.execution.router`: Which venues get how much of an order, so that all of it together costs least.
+- `quantbench.execution.shortfall`: What trading really cost: between the price at which it was decided and the money that is gone.
 - `quantbench.execution.simulate`: A whole trading day in which everything goes wrong, made of one integer.
 - `quantbench.gates.costs`: What is left when trading costs three times as much, when there is more capital, and when every price comes a bar late?
 - `quantbench.gates.eras`: Is anything left without the best year, the best weather, the best asset?
