@@ -79,9 +79,11 @@ Modules:
 - `quantbench.ops.evidence`: What the gates found about one strategy, in one file that shows when it was edited.
 - `quantbench.ops.gate`: Every gate on one strategy, from a command line that ends as the verdict says.
 - `quantbench.ops.journal`: `qb journal`: does the record of what happened still say what it said?
+- `quantbench.ops.monitors`: What must stay true after a strategy was promoted, looked at on what was recorded, each with the day on which it is looked at again.
 - `quantbench.ops.page`: An executed notebook as one file that a browser shows and nothing in it can act.
 - `quantbench.ops.papermill`: `papermill --engine quantbench`: the command one has, the proof one lacks.
 - `quantbench.ops.parameters`: What a notebook may be told, declared where it is told: name, type, unit, range, choices.
+- `quantbench.ops.promote`: From research to paper to real money, one step at a time, each with its evidence, a name and a reason; and back without asking anybody.
 - `quantbench.ops.report`: `qb report`: the tearsheet of a strategy, what two of them do not agree on, and the classic one with its numbers explained.
 - `quantbench.ops.runner`: A runbook in a process of its own: isolated, bounded, and never lost.
 - `quantbench.ops.specfile`: How files are to be read, written down in a file of its own.

@@ -20,6 +20,7 @@ import quantbench
 from .data import data
 from .gate import gate
 from .journal import journal
+from .promote import promote_command
 from .report import report
 from .terminal import FAILED, JsonOption, LakeOption, examples, group, run, say, show_json
 
@@ -40,6 +41,15 @@ qb.command(
         "qb report KnownDrift", "qb report KnownDrift --classic", "qb report diff one.html other.html"
     )
 )(report)
+qb.command(
+    "promote",
+    epilog=examples(
+        "qb promote key",
+        "qb promote KnownDrift --to paper --dry-run",
+        "qb promote KnownDrift --to paper --who Ada --why 'all gates passed'",
+        "qb promote status KnownDrift",
+    ),
+)(promote_command)
 
 
 def _version(asked: bool) -> None:
