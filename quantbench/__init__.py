@@ -55,7 +55,9 @@ Modules:
 - `quantbench.engine.tape`: Everything a strategy will meet, in the order it became known, with a hash that names it.
 - `quantbench.engine.translate`: From a hook in plain Python to machine code that gives the same bits, or the line that prevents it.
 - `quantbench.engine.window`: The state of a strategy: numbers, rolling windows, averages, arrays, and one of each for every asset.
+- `quantbench.execution.algos`: How a large order is worked in small ones: when, how many, and never more than was asked for.
 - `quantbench.execution.broker`: What the workbench says to a broker and hears from it, and the one door through which an order leaves.
+- `quantbench.execution.record`: What a session saw and what it made of it, on the disk, so that it can be asked again.
 - `quantbench.gates.costs`: What is left when trading costs three times as much, when there is more capital, and when every price comes a bar late?
 - `quantbench.gates.eras`: Is anything left without the best year, the best weather, the best asset?
 - `quantbench.gates.fit`: Choose the parameters of a study on a window of its tape, the same way every time, and say whether the choice stands on a hill or on a needle.
@@ -78,16 +80,20 @@ Modules:
 - `quantbench.ops.doctor`: Is this machine fit to run the workbench, and if not, what is to be done?
 - `quantbench.ops.evidence`: What the gates found about one strategy, in one file that shows when it was edited.
 - `quantbench.ops.gate`: Every gate on one strategy, from a command line that ends as the verdict says.
+- `quantbench.ops.heart`: A process says that it lives, in a way that works while nothing else does.
 - `quantbench.ops.journal`: `qb journal`: does the record of what happened still say what it said?
+- `quantbench.ops.leakcheck`: `qb leakcheck`: does the code in this file know its future?
 - `quantbench.ops.monitors`: What must stay true after a strategy was promoted, looked at on what was recorded, each with the day on which it is looked at again.
 - `quantbench.ops.page`: An executed notebook as one file that a browser shows and nothing in it can act.
 - `quantbench.ops.papermill`: `papermill --engine quantbench`: the command one has, the proof one lacks.
 - `quantbench.ops.parameters`: What a notebook may be told, declared where it is told: name, type, unit, range, choices.
 - `quantbench.ops.promote`: From research to paper to real money, one step at a time, each with its evidence, a name and a reason; and back without asking anybody.
+- `quantbench.ops.replay`: Did the session do what its backtest would have done, and if not, what came apart first?
 - `quantbench.ops.report`: `qb report`: the tearsheet of a strategy, what two of them do not agree on, and the classic one with its numbers explained.
 - `quantbench.ops.runner`: A runbook in a process of its own: isolated, bounded, and never lost.
 - `quantbench.ops.specfile`: How files are to be read, written down in a file of its own.
 - `quantbench.ops.terminal`: What every command has in common: how it ends, what it prints, and which moment and lake it means.
+- `quantbench.ops.wire`: How a notebook asks the process that trades: a local socket, a key for each thing one may do, one line a message.
 - `quantbench.portfolio.costs`: What a trade costs: stated once, used alike by the portfolio that plans it and the engine that fills it.
 - `quantbench.reports.attribution`: Where the return came from: a benchmark, factors, kinds of market, and how soon the positions were taken.
 - `quantbench.reports.charts`: Small pictures for a page: drawn as text, light and dark, readable without colour, each with the same in numbers.
@@ -96,8 +102,12 @@ Modules:
 - `quantbench.reports.page`: One file that a browser shows without asking anybody: text, style, script and data in it, and nothing else may run.
 - `quantbench.reports.site`: The page that opens the reports: every strategy, what its gates said, and where to read more.
 - `quantbench.reports.tearsheet`: One file that tells in a minute whether to believe a run, and why.
+- `quantbench.risk.kill`: How trading is stopped, and why nothing that crashes, restarts or retries can start it again.
+- `quantbench.risk.limits`: The controls that a backtest cannot have: what to ask of an order when there is a broker, a clock and another strategy.
+- `quantbench.risk.rules`: What the law and the owner forbid, with the dates from which it holds.
 - `quantbench.strategies.crossover`: Hold an asset while its short average stands above its long one: the smallest complete strategy, on real prices.
 - `quantbench.strategies.drift`: A strategy whose edge was put into its market: what a gate must let pass, if it is worth anything.
+- `quantbench.strategies.pairs`: Sell the dear one and buy the cheap one of two assets that belong together, and wait: two assets in one compiled hook, and what is left after costs.
 - `quantbench.strategies.quoter`: Stand on both sides of a market, earn the spread, and lean against what one already holds: the base of market making, on a real order book."""
 
 from __future__ import annotations

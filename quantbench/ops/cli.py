@@ -1,6 +1,6 @@
 """`qb`: what the workbench does without a notebook.
 
-**Contract.** `qb` has the groups `data` and `journal` and the commands `doctor`, `gate` and `report`; each command lives in the module of its
+**Contract.** `qb` has the groups `data` and `journal` and the commands `doctor`, `gate`, `leakcheck` and `report`; each command lives in the module of its
 name and is only put together here. `main` runs what was typed (or a list of words) and returns how it ended: 0 done, 1 a check
 failed, 2 used wrongly, 3 refused. Help, `--version` and usage errors load nothing heavy. Results go to the output stream,
 refusals to the error stream; with `--json` the output is one JSON value. A reader that goes away ends the command in silence."""
@@ -21,6 +21,7 @@ from .data import data
 from .gate import gate
 from .journal import journal
 from .promote import promote_command
+from .leakcheck import leakcheck
 from .report import report
 from .terminal import FAILED, JsonOption, LakeOption, examples, group, run, say, show_json
 
@@ -36,6 +37,13 @@ qb.command(
         "qb gate list", "qb gate all -s KnownDrift", "qb gate walk_forward -s KnownDrift -p windows=4"
     )
 )(gate)
+qb.command(
+    epilog=examples(
+        "qb leakcheck features.py",
+        "qb leakcheck features.py:momentum --frame bars.csv",
+        "qb leakcheck research.ipynb",
+    )
+)(leakcheck)
 qb.command(
     epilog=examples(
         "qb report KnownDrift", "qb report KnownDrift --classic", "qb report diff one.html other.html"

@@ -1,6 +1,6 @@
 """What the gates found about one strategy, in one file that shows when it was edited.
 
-**Contract.** `evidence` puts together what the gates said: the study's hashes, the verdicts in the order of the gates, which gates are missing, the trials, the versions, and whether all of it passed; a missing gate is no pass. It holds no time and no
+**Contract.** `evidence` puts together what the gates said: the study's hashes, the verdicts in the order of the gates, which gates are missing, what each runbook was told and which of its cells read it (`proofs`), the trials, the versions, and whether all of it passed; a missing gate is no pass. It holds no time and no
 place: equal findings give equal bytes. `read_evidence` returns a file's content if it has exactly those bytes, if every verdict is as it was written, and if all verdicts rest on one study and one set of settings; anything else is refused (QB-GATE-004). With a
 journal, the hash must stand there too: `anchor` puts it there. `junit` and `summary` say the same to a build server; text in them is escaped. `environment` names what computed, this package with a hash of its code."""
 
@@ -64,7 +64,9 @@ def environment() -> dict[str, str]:
     return found
 
 # %% ../../nbs/ops/165_evidence.ipynb #ac86bdee
-_KEYS = {"study", "settings", "verdicts", "missing", "trials", "passed", "environment", "journal", "hash"}
+_KEYS = {
+    "study", "settings", "verdicts", "missing", "proofs", "trials", "passed", "environment", "journal", "hash",
+}  # fmt: skip
 
 
 def evidence(
@@ -73,6 +75,8 @@ def evidence(
     verdicts: Sequence[Verdict],  # in the order of the gates
     *,
     missing: Sequence[str] = (),  # gates without a verdict
+    proofs: Mapping[str, Sequence[Mapping[str, Any]]]
+    | None = None,  # gate -> its parameters, as they were read
     trials: Mapping[str, Any],
     packages: Mapping[str, str],
     journal: str = "",  # a head of the journal of looks
@@ -81,7 +85,7 @@ def evidence(
     passed = bool(verdicts) and not missing and all(verdict.passed for verdict in verdicts)
     content = {
         "study": dict(study), "settings": settings, "verdicts": [verdict.record for verdict in verdicts], "missing": list(missing),
-        "trials": dict(trials), "passed": passed, "environment": dict(packages), "journal": journal,
+        "proofs": {name: list(rows) for name, rows in (proofs or {}).items()}, "trials": dict(trials), "passed": passed, "environment": dict(packages), "journal": journal,
     }  # fmt: skip
     return {**content, "hash": digest(content)}
 
@@ -95,7 +99,7 @@ def _believed(record: Any) -> bool:
     verdicts = [Verdict.of(each) for each in record["verdicts"]]
     held = record["study"] | {"settings": record["settings"]}
     agreed = all(v.inputs.get(name) == value for v in verdicts for name, value in held.items())
-    names = ("missing", "trials", "journal")
+    names = ("missing", "proofs", "trials", "journal")
     again = evidence(
         record["study"],
         record["settings"],

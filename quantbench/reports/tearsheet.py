@@ -274,7 +274,55 @@ def _trial(s: Sheet) -> list[tuple[str, str]]:
     )
     return [
         ("Trial", f"{readable(known.get('trials'))} of this hypothesis"),
-        ("Out-of-sample windows", f"{seen}; {readable(known.get('looks'))} looks"),
+        (
+            "Out-of-sample windows",
+            f"{seen}; {readable(known.get('looks'))} look{'s' * (known.get('looks') != 1)}",
+        ),
+    ]
+
+
+def _kept(s: Sheet, *names: str) -> Any:
+    "What the gate multiplicity kept under these names; None if there is nothing."
+    found: Any = next((v.figures for v in s.verdicts if v.gate == "multiplicity"), None)
+    for name in names:
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found
+
+
+def _held(s: Sheet, *names: str) -> float:
+    "The same as a number; NaN if it is none."
+    found = _kept(s, *names)
+    return float(found) if isinstance(found, (int, float)) else math.nan
+
+
+def _series(s: Sheet, *names: str) -> list[float]:
+    "The same as numbers."
+    found = _kept(s, *names)
+    return [math.nan if x is None else float(x) for x in found] if isinstance(found, list) else []
+
+
+def _chance(p: float) -> str:
+    return f"{p:.3f}" if math.isfinite(p) else "–"
+
+
+def _luck(s: Sheet) -> list[tuple[str, str]]:
+    "What is left of the Sharpe ratio beside the luck of so many trials."
+    if not any(v.gate == "multiplicity" for v in s.verdicts):
+        return []
+    overfit, years = _held(s, "overfit", "probability"), _held(s, "track", "years")
+    needed = _held(s, "track", "above_luck")
+    record = f"{written(needed)} years needed" if math.isfinite(needed) else "no length would do"
+    return [
+        (
+            "Deflated Sharpe",
+            f"{written(_held(s, 'sharpe', 'deflated'), 'percent')} that it is more than luck",
+        ),
+        (
+            "Overfit splits (PBO)",
+            written(overfit, "percent") if math.isfinite(overfit) else "nothing to choose from",
+        ),
+        ("No trial is good (SPA)", f"p {_chance(_held(s, 'snooping', 'beside_nothing', 'spa'))}"),
+        ("Shortest track", f"{record}, {written(years)} there"),
     ]
 
 
@@ -283,7 +331,7 @@ def _top(s: Sheet) -> str:
     held, made = s.evidence or {}, s.result.provenance if s.result else None
     study = held.get("study", {})
     facts = [
-        *_trial(s),
+        *_trial(s), *_luck(s),
         ("Data", _hash(made.data_hash[:16] if made else "")), ("Code", _hash(made.code_hash[:16] if made else "")), ("Parameters", _hash(study.get("parameters"))),
         ("Thresholds", _hash(str(held.get("settings", ""))[:16])), ("Run", _hash(s.result.hash[:16] if s.result else "")),
         ("Evidence", _hash(str(held.get("hash", ""))[:16])), ("Journal anchor", _hash(held.get("journal")) or ("none" if s.evidence is not None else "")),
@@ -424,6 +472,86 @@ def _figure(name: str, value: Any, gate: str) -> str:
     return (
         f'<p class="muted">{safe(name)}: {safe(readable(value))}</p>' if not isinstance(value, list) else ""
     )
+
+# %% ../../nbs/reports/154_tearsheet.ipynb #e9e4fdea
+def _windows(s: Sheet) -> str:
+    "The out-of-sample windows and who saw them."
+    found = (s.evidence or {}).get("trials", {}).get("windows") or []
+    rows = [
+        {"from": row.get("from"), "to": row.get("to"), "looks": row.get("looks")}
+        for row in found
+        if isinstance(row, dict)
+    ]
+    note = "With the third look a window is no longer out of sample."
+    return (
+        f'<h3>Out-of-sample windows</h3>{grid(_sided(rows, "looks"), first=False)}<p class="muted">{note}</p>'
+        if rows
+        else ""
+    )
+
+
+def _beside_luck(s: Sheet) -> str:
+    "The Sharpe ratio, the luck it is measured against, and what was made of both."
+    percent, pairs = "percent", []
+    for name, keys, form in (
+        ("Sharpe ratio a year", ("sharpe", "measured"), "number"),
+        ("the best of so many by luck", ("sharpe", "luck"), "number"),
+        ("above zero (probabilistic Sharpe)", ("sharpe", "probabilistic"), percent),
+        ("above that luck (deflated Sharpe)", ("sharpe", "deflated"), percent),
+        ("the same with the published formula", ("published", "deflated"), percent),
+        ("trials, counted", ("trials", "count"), "count"),
+        ("trials, run again", ("trials", "run_again"), "count"),
+        ("their mean correlation", ("trials", "correlation"), "number"),
+        ("independent ones worth as much", ("trials", "independent"), "number"),
+        ("years of track", ("track", "years"), "number"),
+        ("years that would show it above zero", ("track", "above_zero"), "number"),
+        ("years that would show it above that luck", ("track", "above_luck"), "number"),
+        ("best inside, below the median outside (PBO)", ("overfit", "probability"), percent),
+        ("best inside, a loss outside", ("overfit", "loss"), percent),
+        ("no trial is better than nothing (Hansen's SPA, p)", ("snooping", "beside_nothing", "spa"), "p"),
+        ("the same (White's reality check, p)", ("snooping", "beside_nothing", "reality_check"), "p"),
+        ("no trial is better than the benchmark (SPA, p)", ("snooping", "beside_holding", "spa"), "p"),
+    ):  # fmt: skip
+        value = _held(s, *keys)
+        if math.isfinite(value):
+            pairs.append({"": name, "value": _chance(value) if form == "p" else written(value, form)})
+    return grid(_sided(pairs, "value")) if pairs else ""
+
+
+def _spread(s: Sheet) -> str:
+    "What all trials earned, where the best of one half stands in the other, and what would be left of it had more been tried."
+    parts = []
+    if len(tried := [x for x in _series(s, "trials", "sharpes") if math.isfinite(x)]) > 2:
+        marks = {"luck": _held(s, "sharpe", "luck"), "this one": _held(s, "sharpe", "measured")}
+        known = {name: at for name, at in marks.items() if math.isfinite(at)}
+        low, high = min(*tried, *known.values()), max(*tried, *known.values())
+        room = 0.15 * (high - low) or 0.1
+        counts, edges = np.histogram(tried, bins=30, range=(low - room, high + room))
+        places = {name: 30 * (at - edges[0]) / (edges[-1] - edges[0]) for name, at in known.items()}
+        labels = [f"{edge:.2f}".replace("-", "−") for edge in edges[:-1]]
+        parts.append(columns(_key("trials"), "Sharpe ratios of the trials", counts, labels, form="count", height=100, marks=places))  # fmt: skip
+    if any(ranks := _series(s, "overfit", "ranks")):
+        labels = [f"{(k + 0.5) / len(ranks):.2f}" for k in range(len(ranks))]
+        parts.append(columns(_key("ranks"), "Rank outside of the best inside, 1 the best", ranks, labels, form="count", height=100))  # fmt: skip
+    rows = [
+        {"further trials": f"{n:,.0f}", "deflated Sharpe": written(chance, "percent")}
+        for n, chance in zip(
+            _series(s, "survives", "further"), _series(s, "survives", "deflated"), strict=False
+        )
+    ]
+    after = f"<h3>Had more been tried elsewhere</h3>{grid(_sided(rows, 'further trials', 'deflated Sharpe'))}"
+    return "".join(chart.html() for chart in parts) + (after if rows else "")
+
+
+def _tried(s: Sheet) -> str:
+    known = (s.evidence or {}).get("trials") or {}
+    if not known.get("counted") and not any(v.gate == "multiplicity" for v in s.verdicts):
+        return ""
+    versions = known.get("versions")
+    said = [f"{name}: {value}" for name, value in _trial(s)]
+    said += [f"Versions of the idea: {readable(versions)}"] if versions else []
+    body = "".join((_beside_luck(s), _spread(s), _windows(s)))
+    return f'<section id="tried"><h2>Trials and luck</h2><p>{safe(". ".join(said), 600)}.</p>{body}</section>'
 
 # %% ../../nbs/reports/154_tearsheet.ipynb #ba2edc1b
 _WIDTHS = (1, 3, 5, 10)
@@ -816,6 +944,24 @@ def readers(result: Result) -> dict[str, list[str]] | None:
     return found
 
 
+def _proofs(s: Sheet) -> str:
+    "What the runbooks of the gates were told, and the cells that read it; once for gates that were told the same."
+    told: dict[tuple[str, str, str], list[str]] = {}
+    for gate, rows in ((s.evidence or {}).get("proofs") or {}).items():
+        for row in rows:
+            cells = ", ".join(map(str, row["cells"]))
+            key = (str(row["parameter"]), readable(row["value"]), str(row["unit"]))
+            told.setdefault(key, []).append(f"{gate} {cells or 'nowhere'}")
+    lines = [
+        {"parameter": name, "value": f"{value} {unit}".strip(), "read by, in cell": "; ".join(where)}
+        for (name, value, unit), where in told.items()
+    ]
+    if not lines:
+        return ""
+    made = grid(table(lines, limit=200))
+    return f'<h3>What the gates were told</h3>{made}<p class="muted">Each was read where it says: a parameter that no cell reads ends a run without a verdict.</p>'
+
+
 def _made(s: Sheet) -> str:
     run = s.result
     if run is None:
@@ -840,12 +986,7 @@ def _made(s: Sheet) -> str:
     ]  # fmt: skip
     environment = ", ".join(f"{n} {v}" for n, v in (s.evidence or {}).get("environment", {}).items())
     judged = f"<h3>Judged with</h3><p class='muted'>{safe(environment, 2000)}</p>" if environment else ""
-    note = (
-        '<p class="muted">The parameters of each gate’s runbook, and the cells that read them, stand in the executed notebooks beside this file.</p>'
-        if s.verdicts
-        else ""
-    )
-    return f'<section id="made"><h2>What it was made of</h2>{parameters}{note}{_facts([(a, safe(b)) for a, b in facts])}{judged}</section>'
+    return f'<section id="made"><h2>What it was made of</h2>{parameters}{_proofs(s)}{_facts([(a, safe(b)) for a, b in facts])}{judged}</section>'
 
 # %% ../../nbs/reports/154_tearsheet.ipynb #c2164fd2
 def _record(s: Sheet, curves: Mapping[str, tuple[str, Floats]]) -> dict[str, Any]:
@@ -885,6 +1026,7 @@ def _record(s: Sheet, curves: Mapping[str, tuple[str, Floats]]) -> dict[str, Any
 _NAMES = {
     "verdict": "Verdict",
     "gates": "Gates",
+    "tried": "Trials",
     "equity": "Equity",
     "numbers": "Numbers",
     "returns": "Returns",
@@ -903,7 +1045,7 @@ def tearsheet(
     s = sheet(result, evidence, benchmark=benchmark, factors=factors, title=title)
     curves = _curves(s)
     sections: dict[str, Callable[[], str]] = {
-        "verdict": lambda: _top(s), "gates": lambda: _gates(s), "equity": lambda: _equity(s, curves), "numbers": lambda: _numbers(s), "returns": lambda: _returns(s),
+        "verdict": lambda: _top(s), "gates": lambda: _gates(s), "tried": lambda: _tried(s), "equity": lambda: _equity(s, curves), "numbers": lambda: _numbers(s), "returns": lambda: _returns(s),
         "costs": lambda: _costs(s), "positions": lambda: _positions(s, curves), "trades": lambda: _trades(s), "market": lambda: _market(s), "made": lambda: _made(s),
     }  # fmt: skip
     made = {name: text for name, part in sections.items() if (text := part())}
