@@ -347,6 +347,7 @@ def test_the_commands_are_those_documented() -> None:
         ("gate",),
         ("report",),
         ("promote",),
+        ("leakcheck",),
         *((name, one) for name, words in groups.items() for one in words.split()),
     }
     assert {tuple(path) for path in commands()} == expected

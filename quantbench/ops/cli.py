@@ -1,6 +1,6 @@
 """`qb`: what the workbench does without a notebook.
 
-**Contract.** `qb` has the groups `data` and `journal` and the commands `doctor`, `gate`, `leakcheck` and `report`; each command lives in the module of its
+**Contract.** `qb` has the groups `data` and `journal` and the commands `doctor`, `gate`, `leakcheck`, `promote` and `report`; each command lives in the module of its
 name and is only put together here. `main` runs what was typed (or a list of words) and returns how it ended: 0 done, 1 a check
 failed, 2 used wrongly, 3 refused. Help, `--version` and usage errors load nothing heavy. Results go to the output stream,
 refusals to the error stream; with `--json` the output is one JSON value. A reader that goes away ends the command in silence."""
