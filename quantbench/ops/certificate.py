@@ -345,17 +345,11 @@ def valid(
 def _same(certificate: Certificate, name: str, value: Any) -> None:
     stated = getattr(certificate, name)
     if isinstance(value, Mapping):
-        differs = [
-            n for n in sorted({*stated, *value}) if canonical(stated.get(n)) != canonical(value.get(n))
-        ]
-        if differs or len(stated) != len(value):
-            name, stated, value = f"{name}, {differs[0]}", stated.get(differs[0]), value.get(differs[0])
-            raise QuantbenchError(
-                "QB-CRT-004",
-                where=f"certificate of {certificate.strategy}: {name}",
-                value=value,
-                allowed=str(stated),
-            )
+        for each in sorted({*stated, *value}):
+            one, other = stated.get(each), value.get(each)
+            if each not in stated or each not in value or type(one) is not type(other) or one != other:
+                where = f"certificate of {certificate.strategy}: {name}, {each}"
+                raise QuantbenchError("QB-CRT-004", where=where, value=other, allowed=str(one))
     elif stated != value:
         raise QuantbenchError(
             "QB-CRT-004",
