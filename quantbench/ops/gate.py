@@ -255,6 +255,7 @@ def _told(found: Mapping[str, Outcome], record: Mapping[str, Any], folder: Path,
         rows = [
             {
                 "gate": n,
+                "verdict": o.verdict is not None,
                 "passed": bool(o.verdict and o.verdict.passed),
                 "kept": o.kept,
                 "said": o.said,
