@@ -119,7 +119,13 @@ def sheet(name: str) -> bool:
     evidence = read_evidence(near) if near.exists() else None
     if evidence and any(evidence["study"].get(key) != value for key, value in study.inputs.items()):
         evidence = None  # of other data or code: the page says that nothing was judged
-    tearsheet(study.run(), evidence, folder / "tearsheet.html", benchmark=study.benchmark or None)
+    tearsheet(
+        study.run(),
+        evidence,
+        folder / "tearsheet.html",
+        benchmark=study.benchmark or None,
+        factors=study.factors,
+    )
     return evidence is not None
 
 

@@ -162,7 +162,7 @@ def _tearsheet(study: Study, record: Mapping[str, Any], path: Path) -> None:
     "The sheet of the study's own run."
     from quantbench.reports.tearsheet import write
 
-    write(study.run(), record, path, benchmark=study.benchmark or None)
+    write(study.run(), record, path, benchmark=study.benchmark or None, factors=study.factors)
 
 
 def _trials(study: Study) -> tuple[dict[str, Any], str]:
