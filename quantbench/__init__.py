@@ -87,6 +87,7 @@ Modules:
 - `quantbench.ops.doctor`: Is this machine fit to run the workbench, and if not, what is to be done?
 - `quantbench.ops.evidence`: What the gates found about one strategy, in one file that shows when it was edited.
 - `quantbench.ops.gate`: Every gate on one strategy, from a command line that ends as the verdict says.
+- `quantbench.ops.gateway`: The process that may send orders, and what anybody else may ask of it.
 - `quantbench.ops.heart`: A process says that it lives, in a way that works while nothing else does.
 - `quantbench.ops.journal`: `qb journal`: does the record of what happened still say what it said?
 - `quantbench.ops.leakcheck`: `qb leakcheck`: does the code in this file know its future?
@@ -98,6 +99,7 @@ Modules:
 - `quantbench.ops.replay`: Did the session do what its backtest would have done, and if not, what came apart first?
 - `quantbench.ops.report`: `qb report`: the tearsheet of a strategy, what two of them do not agree on, and the classic one with its numbers explained.
 - `quantbench.ops.runner`: A runbook in a process of its own: isolated, bounded, and never lost.
+- `quantbench.ops.sidecar`: The kill switch that works when the process that trades does not.
 - `quantbench.ops.specfile`: How files are to be read, written down in a file of its own.
 - `quantbench.ops.terminal`: What every command has in common: how it ends, what it prints, and which moment and lake it means.
 - `quantbench.ops.wire`: How a notebook asks the process that trades: a local socket, a key for each thing one may do, one line a message.
