@@ -34,8 +34,8 @@ from ..gates.trials import traits
 from .evidence import canonical, digest, environment
 
 # %% auto #0
-__all__ = ['KEY_VARIABLE', 'STAGES', 'key_path', 'make_key', 'public_key', 'notebook_hash', 'lineage_of', 'Certificate', 'issue',
-           'write', 'read', 'check', 'valid']
+__all__ = ['KEY_VARIABLE', 'STAGES', 'key_path', 'make_key', 'public_key', 'usable', 'notebook_hash', 'lineage_of', 'Certificate',
+           'issue', 'write', 'read', 'check', 'valid']
 
 # %% ../../nbs/ops/175_certificate.ipynb #ed88c723
 KEY_VARIABLE = "QB_SIGNING_KEY"
@@ -115,6 +115,15 @@ def _private(path: Path) -> Any:
     if not isinstance(key, Ed25519PrivateKey):
         raise QuantbenchError("QB-CRT-001", where=path.name, value="not an ed25519 key")
     return key
+
+
+def usable(path: Path) -> str:
+    "Why this key would not be used; empty if it would."
+    try:
+        _private(path)
+    except QuantbenchError as refusal:
+        return refusal.value
+    return ""
 
 # %% ../../nbs/ops/175_certificate.ipynb #0998f716
 _FROM = re.compile(r"File to edit: (\S+\.ipynb)\.")
@@ -316,7 +325,7 @@ def check(
 def valid(
     certificate: Certificate, stage: str, now: datetime, public_key: str, revoked: Collection[str]
 ) -> None:
-    "What may change while a session runs, without a look at the code: quick enough to be asked again before every order."
+    "What may change while a session runs, without a look at the code: worth asking again and again."
     where, moment = f"certificate of {certificate.strategy}", utc(now, where="now")
     if certificate.signer != public_key:
         raise QuantbenchError(
@@ -336,17 +345,11 @@ def valid(
 def _same(certificate: Certificate, name: str, value: Any) -> None:
     stated = getattr(certificate, name)
     if isinstance(value, Mapping):
-        differs = [
-            n for n in sorted({*stated, *value}) if canonical(stated.get(n)) != canonical(value.get(n))
-        ]
-        if differs or len(stated) != len(value):
-            name, stated, value = f"{name}, {differs[0]}", stated.get(differs[0]), value.get(differs[0])
-            raise QuantbenchError(
-                "QB-CRT-004",
-                where=f"certificate of {certificate.strategy}: {name}",
-                value=value,
-                allowed=str(stated),
-            )
+        for each in sorted({*stated, *value}):
+            one, other = stated.get(each), value.get(each)
+            if each not in stated or each not in value or type(one) is not type(other) or one != other:
+                where = f"certificate of {certificate.strategy}: {name}, {each}"
+                raise QuantbenchError("QB-CRT-004", where=where, value=other, allowed=str(one))
     elif stated != value:
         raise QuantbenchError(
             "QB-CRT-004",
