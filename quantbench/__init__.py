@@ -55,7 +55,9 @@ Modules:
 - `quantbench.engine.tape`: Everything a strategy will meet, in the order it became known, with a hash that names it.
 - `quantbench.engine.translate`: From a hook in plain Python to machine code that gives the same bits, or the line that prevents it.
 - `quantbench.engine.window`: The state of a strategy: numbers, rolling windows, averages, arrays, and one of each for every asset.
+- `quantbench.execution.account`: What an account holds and has open, in the same memory and judged by the same code as a backtest.
 - `quantbench.execution.broker`: What the workbench says to a broker and hears from it, and the one door through which an order leaves.
+- `quantbench.execution.guard`: The one place where an order of any strategy becomes an order that may leave.
 - `quantbench.gates.costs`: What is left when trading costs three times as much, when there is more capital, and when every price comes a bar late?
 - `quantbench.gates.eras`: Is anything left without the best year, the best weather, the best asset?
 - `quantbench.gates.fit`: Choose the parameters of a study on a window of its tape, the same way every time, and say whether the choice stands on a hill or on a needle.
