@@ -1013,8 +1013,9 @@ class Guardian(_Controls, Shown):
     def tighten(self, *, who: str, **limits: Any) -> None:
         "Tighter from now on, until the next start; looser is refused."
         with self._lock:
-            of_settings = {name: value for name, value in limits.items() if name in fields(Settings)}
-            of_engine = {name: value for name, value in limits.items() if name not in of_settings}
+            ours = fields(Settings).keys() - self.limits.as_record().keys()
+            of_settings = {name: value for name, value in limits.items() if name in ours}
+            of_engine = {name: value for name, value in limits.items() if name not in ours}
             tighter = self.limits.tightened(**of_engine)
             settings = replace(self.told.settings, **of_settings)
             for name, (_, spec) in fields(Settings).items():
