@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
-from itertools import accumulate, pairwise
+from itertools import accumulate, pairwise, product
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,17 @@ from hypothesis import strategies as st
 
 from quantbench.core.check import QuantbenchError
 from quantbench.core.clock import Calendar, Schedule, SimClock
-from quantbench.core.types import Asset, AssetClass, Order, OrderState, OrderType, Side, TimeInForce, Venue
+from quantbench.core.types import (
+    Asset,
+    AssetClass,
+    Fill,
+    Order,
+    OrderState,
+    OrderType,
+    Side,
+    TimeInForce,
+    Venue,
+)
 from quantbench.core.value import Currency
 from quantbench.data.schema import conform, schema
 from quantbench.execution.algos import (
@@ -35,6 +45,9 @@ from quantbench.execution.algos import (
     twap,
     vwap,
 )
+from quantbench.execution.router import VenueQuote, all_in, post, route, usable
+from quantbench.execution.shortfall import Decision, calibrate, compare, cost_report, shortfall
+from quantbench.portfolio.costs import Costs
 
 settings.register_profile("steady", derandomize=True, deadline=None, max_examples=150)
 settings.load_profile("steady")
@@ -305,7 +318,7 @@ def test_never_more_children_than_the_parent(seed, lots, cap, patience, particip
     end = OPEN + 40 * SECOND
     pace: Any = twap(lots, OPEN, end, Schedule(interval=2 * SECOND))
     if participates:
-        pace = Participation(lots=lots, start=OPEN, end=end, rate=Decimal("0.3"))
+        pace, cap = Participation(lots=lots, start=OPEN, end=end, rate=Decimal("0.3")), cap or Decimal("0.5")
     broker = Faulty(rng, settle)
     worker = Worker(
         parent(lots), pace, broker.place, broker.cancel, cap=cap, settle=settle, patience=patience,
@@ -416,6 +429,19 @@ def test_impatience_carries_a_resting_child_forward_and_a_restart_knows_its_chil
     assert Child.from_record(again.children[0].as_record()) == again.children[0]
 
 
+def test_after_a_restart_open_children_still_count():
+    """Fails if a restarted worker takes only what has filled into account: it would send what is already at the venue."""
+    pace = Plan(name="x", lots=50, start=OPEN, end=CLOSE, slices=(Slice(OPEN, 50),))
+    cancels: list[str] = []
+    resting = Child(id="run-7", lots=30, filled=10, sent=OPEN, state=OrderState.PARTIAL)
+    ended = Child(id="run-8", lots=5, filled=0, sent=OPEN, state=OrderState.CANCELLED, ended=OPEN)
+    worker = Worker(parent(50), pace, lambda _: None, cancels.append, children=(resting, ended))
+    assert int(worker.step(OPEN).quantity) == 15  # 30 are at the venue, 5 not certain yet
+    assert int(worker.step(OPEN + SECOND).quantity) == 5
+    worker.stop("enough")
+    assert cancels == ["run-7", "p-3", "p-4"]
+
+
 def test_a_late_fill_takes_back_the_newest_children_and_excess_is_told():
     """Fails if a fill after settle is ignored: the parent would be overfilled in silence."""
     pace = Plan(name="x", lots=30, start=OPEN, end=CLOSE, slices=(Slice(OPEN, 30),))
@@ -464,5 +490,297 @@ def test_the_driver_steps_at_every_tick_and_once_at_the_end():
     assert clock.now() == end and len(cancels) == 20 and worker.progress(end).stopped == "the end of its time"
     assert code(worker.take, "q-1", OrderState.FILLED, 1, end) == "QB-ALG-006"
     assert code(Worker, parent(11), pace, sent.append, cancels.append) == "QB-ALG-007"
+    volume = Participation(lots=10, start=OPEN, end=end, rate=Decimal("0.1"))
+    assert code(Worker, parent(10), volume, sent.append, cancels.append) == "QB-ALG-007"
+    assert code(Worker, parent(10), pace, sent.append, cancels.append, cap=Decimal(0)) == "QB-ALG-007"
     assert code(replace, pace, lots=11) == "QB-ALG-001"
     assert code(twap, 5, end, end, schedule) == "QB-ALG-002"
+
+
+# ---- venues -------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def quotes(draw: Any, venues: int = 4, size: int = 6, least: int = 5) -> list[VenueQuote]:
+    made = []
+    for n in range(draw(st.integers(0, 1) | st.integers(2, venues))):
+        ask = draw(st.integers(9_996, 10_004))
+        bid = ask - draw(st.integers(0, 3)) if draw(st.integers(0, 4)) else None
+        made.append(
+            VenueQuote(
+                venue=draw(st.sampled_from(["A", "B", "C", "D", "E"])) if n == 3 else "ABC"[n],
+                time=OPEN - draw(st.sampled_from([0] * 6 + [500, 999, 1_001, -1])) * SECOND / 1_000,
+                bid=None if bid is None else Decimal(bid) / 100,
+                ask=Decimal(ask) / 100 if draw(st.integers(0, 6)) else None,
+                bid_lots=draw(st.integers(0, size)),
+                ask_lots=draw(st.integers(0, size)),
+                taker_bps=Decimal(draw(st.integers(-2, 4))) / 2,
+                latency=Decimal(draw(st.integers(0, 3))) / 1_000,
+                chance=Decimal(draw(st.integers(1, 4))) / 4,
+                least=draw(st.integers(1, least)),
+            )
+        )
+    return made
+
+
+TERMS: Any = {"drift": Decimal(2), "miss": Decimal("0.02")}
+
+
+def lot_cost(quote: VenueQuote, side: Side) -> Fraction:
+    buys = side in (Side.BUY, Side.COVER)
+    price = Fraction(quote.ask if buys else quote.bid)
+    paid = (
+        price * (1 + Fraction(quote.taker_bps) / 10_000)
+        if buys
+        else -price * (1 - Fraction(quote.taker_bps) / 10_000)
+    )
+    return paid + 2 * Fraction(quote.latency) + (1 - Fraction(quote.chance)) * Fraction(2, 100)
+
+
+@settings(max_examples=500)
+@given(quotes(), st.sampled_from(list(Side)), st.integers(1, 12), st.none() | st.integers(9_995, 10_003))
+def test_no_split_trades_more_or_costs_less(made, side, lots, limit):
+    """Fails if minimum sizes are met by dropping venues, if a seller's costs have the buyer's sign, or fees are left out of the order."""
+    limit = None if limit is None else Decimal(limit) / 100
+    legs = route(side, lots, limit, made, asset=APPLE, now=OPEN, **TERMS)
+    kept, _ = usable(made, APPLE, now=OPEN)
+    offers = []
+    for quote in kept:
+        price, size = quote.against(side)
+        if price is not None and (limit is None or (price <= limit if side.sign > 0 else price >= limit)):
+            offers.append((quote, lot_cost(quote, side), size))
+            assert Fraction(all_in(quote, side, **TERMS)) == offers[-1][1]
+    best = min(
+        (-sum(way), sum(n * cost for n, (_, cost, _) in zip(way, offers, strict=True)))
+        for way in product(*([0, *range(quote.least, size + 1)] for quote, _, size in offers))
+        if sum(way) <= lots
+    )
+    by_venue = {quote.venue: (quote, cost, size) for quote, cost, size in offers}
+    assert (-sum(leg.lots for leg in legs), sum(leg.lots * by_venue[leg.venue][1] for leg in legs)) == best
+    for leg in legs:
+        quote, cost, size = by_venue[leg.venue]
+        assert quote.least <= leg.lots <= size and leg.price == quote.against(side)[0]
+        assert leg.cost == float(cost)
+    arrivals = {leg.wait + by_venue[leg.venue][0].latency for leg in legs}
+    assert len(arrivals) <= 1 and min((leg.wait for leg in legs), default=0) == 0
+
+
+@given(quotes(least=1), st.randoms(use_true_random=False), st.integers(1, 18))
+def test_the_order_of_the_quotes_does_not_matter(made, shuffler, lots):
+    """Fails if ties go to whoever comes first, or if the newest of a venue's quotes is the last in the list."""
+    other = list(made)
+    shuffler.shuffle(other)
+    assert usable(made, APPLE, now=OPEN) == usable(other, APPLE, now=OPEN)
+    assert route(Side.BUY, lots, None, made, asset=APPLE, now=OPEN) == route(
+        Side.BUY, lots, None, other, asset=APPLE, now=OPEN
+    )
+
+
+@given(quotes())
+def test_what_is_usable_is_fresh_and_not_crossed_and_every_other_has_a_reason(made):
+    """Fails if a market stays crossed after one quote is dropped, or if a locked one is dropped too."""
+    kept, why = usable(made, APPLE, now=OPEN)
+    assert {quote.venue for quote in kept} | set(why) == {quote.venue for quote in made}
+    assert len({quote.venue for quote in kept}) == len(kept) and not {quote.venue for quote in kept} & set(
+        why
+    )
+    bids = [quote.bid for quote in kept if quote.bid is not None]
+    asks = [quote.ask for quote in kept if quote.ask is not None]
+    assert not bids or not asks or max(bids) <= min(asks)
+    assert all(timedelta(0) <= OPEN - quote.time <= SECOND for quote in kept)
+
+
+def test_of_a_crossed_pair_the_older_goes_and_only_that():
+    """Fails if the newer is doubted, if one round is enough for everybody, or if a tie in age is settled by name."""
+
+    def shown(venue: str, bid: str, ask: str, age: int = 0) -> VenueQuote:
+        prices = {"bid": Decimal(bid), "ask": Decimal(ask)}
+        return VenueQuote(venue=venue, time=OPEN - age * SECOND / 10, **prices, bid_lots=5, ask_lots=5)
+
+    good = shown("G", "99.98", "100.00")
+    doubted = "the older of a crossed pair"
+    high, higher = shown("H", "100.03", "100.04", 2), shown("I", "100.05", "100.06", 4)
+    low = shown("L", "99.90", "99.91", 9)
+    assert usable((good, high, higher, low), APPLE, now=OPEN) == ((good,), dict.fromkeys("HIL", doubted))
+    assert usable((good, shown("T", "100.01", "100.02")), APPLE, now=OPEN) == (
+        (),
+        dict.fromkeys("GT", doubted),
+    )
+    assert usable((good, shown("N", "100.00", "100.01", 9)), APPLE, now=OPEN)[1] == {}  # locked
+    twice = (good, replace(good, ask_lots=7))  # of one age: the same whichever comes first
+    assert usable(twice, APPLE, now=OPEN) == usable(twice[::-1], APPLE, now=OPEN)
+
+
+@given(quotes(least=1), st.sampled_from([Side.BUY, Side.SELL]), st.integers(9_990, 10_010))
+def test_a_rest_never_takes_or_locks(made, side, limit):
+    """Fails if the price is held away from the same side of the book, or moved beyond the limit."""
+    limit = Decimal(limit) / 100
+    leg = post(side, 3, limit, made, asset=APPLE, now=OPEN)
+    kept, _ = usable(made, APPLE, now=OPEN)
+    assert (leg is None) == (not kept)
+    if leg is not None:
+        assert (limit - leg.price) * side.sign >= 0 and leg.posted
+        for quote in kept:
+            price = quote.against(side)[0]
+            assert price is None or (price - leg.price) * side.sign >= APPLE.tick_size
+
+
+# ---- what it cost -------------------------------------------------------------------------------------------
+
+cents = st.integers(1, 50_000).map(lambda n: Decimal(n) / 100)
+fine = st.integers(1, 10**9).map(lambda n: Decimal(n) / 10**7)  # as venues match: off the tick grid
+
+
+def bought(order: Order, n: int, lots: int, price: Decimal, fee: Decimal) -> Fill:
+    return Fill(
+        id=f"{order.id}/{n}", order_id=order.id, asset=order.asset, side=order.side, quantity=Decimal(lots),
+        price=price, fee=order.asset.currency.money(fee), time=order.time,
+    )  # fmt: skip
+
+
+@st.composite
+def decided(draw: Any, n: int = 0) -> tuple[Decision, list[Fill]]:
+    side = draw(st.sampled_from(list(Side)))
+    asset = replace(APPLE, multiplier=Decimal(draw(st.sampled_from([1, 50]))))
+    order = replace(
+        parent(draw(st.integers(1, 500)), side), id=f"p-{n}", asset=asset,
+        strategy=draw(st.sampled_from([None, "x", "y"])), time=OPEN + draw(st.integers(0, 23_000)) * SECOND,
+    )  # fmt: skip
+    decision = Decision(
+        order=order, broker=draw(st.sampled_from(["a", "b"])), price=draw(cents), arrived=order.time,
+        arrival=draw(cents), last=draw(cents), vwap=draw(st.none() | cents),
+    )  # fmt: skip
+    rows = draw(st.lists(st.tuples(st.integers(1, 300), fine, st.integers(-100, 500)), max_size=4))
+    return decision, [
+        bought(order, i, lots, price, Decimal(fee) / 100) for i, (lots, price, fee) in enumerate(rows)
+    ]
+
+
+def profit(fills: list[Fill], mark: Decimal) -> Fraction:
+    money = Fraction(0)
+    for one in fills:
+        gain = (
+            Fraction(one.quantity) * (Fraction(mark) - Fraction(one.price)) * Fraction(one.asset.multiplier)
+        )
+        money += (gain if one.side in (Side.BUY, Side.COVER) else -gain) - Fraction(one.fee.amount)
+    return money
+
+
+@given(decided())
+def test_the_parts_of_a_shortfall_are_perolds_difference(case):
+    """Fails if the unfilled part is left out, a sale has the sign of a purchase, or a sum is rounded."""
+    decision, fills = case
+    row = shortfall(decision, fills)
+    paper = [bought(decision.order, 9, int(decision.order.quantity), decision.price, Decimal(0))]
+    assert Fraction(row.total) == profit(paper, decision.last) - profit(fills, decision.last)
+    assert shortfall(decision, fills[::-1]) == row
+    assert type(row).from_record(row.as_record()) == row
+
+
+@given(
+    st.lists(st.integers(0, 0), min_size=1, max_size=6).flatmap(
+        lambda n: st.tuples(*(decided(i) for i in range(len(n))))
+    )
+)
+def test_groups_sum_to_the_whole(cases):
+    """Fails if an order is in two groups or in none, or if basis points are averaged over orders of unlike size."""
+    decisions, fills = [d for d, _ in cases], [one for _, made in cases for one in made]
+    report = cost_report(decisions, fills, zone="America/New_York")
+    whole = report.total
+    for by in ("strategy", "broker", "hour"):
+        groups = report.by(by)
+        assert sum(Fraction(g.total) for g in groups) == Fraction(whole.total)
+        assert sum(g.orders for g in groups) == len(decisions)
+        weighted = sum(g.bps() * float(g.notional) for g in groups) / float(whole.notional)
+        assert weighted == pytest.approx(whole.bps(), rel=1e-9, abs=1e-6)
+    hours = {(9 * 60 + 30 + (d.order.time - OPEN).seconds // 60) // 60 for d in decisions}
+    assert [g.name for g in report.by("hour")] == [f"{h:02d}:00" for h in sorted(hours)]
+    assert f"in {len(decisions):,} orders" in repr(report)
+
+
+@given(st.lists(st.tuples(decided(0), decided(0)), min_size=1, max_size=1), cents)
+def test_the_gap_is_the_difference_of_two_profits(pair, mark):
+    """Fails if an order that only one side filled is dropped, or fees are."""
+    ((decision, backtest), (_, other)), *_ = pair
+    paper = [replace(one, asset=decision.order.asset, side=decision.order.side) for one in other]
+    gap = compare(backtest, paper, {"AAPL": mark}, limit_bps=30.0)
+    assert sum(Fraction(row.cost) for row in gap.rows) == profit(backtest, mark) - profit(paper, mark)
+    assert len(gap.rows) == bool(backtest or paper) and gap.only_one == (bool(backtest) != bool(paper))
+
+
+@pytest.mark.parametrize(
+    ("price", "passed"), [("99.00", True), ("100.30", True), ("100.3000001", False), ("100.301", False)]
+)
+def test_thirty_basis_points_pass_and_a_hair_more_does_not(price, passed):
+    """Fails if the figure goes through floats, or the limit itself is refused."""
+    order = parent(7)
+    gap = compare(
+        [bought(order, 0, 7, Decimal(100), Decimal(0))], [bought(order, 1, 7, Decimal(price), Decimal(0))], {},
+        limit_bps=30.0,
+    )  # fmt: skip
+    assert gap.passed is passed
+
+
+def test_one_large_bad_order_does_not_hide_among_small_good_ones_nor_the_other_way_round():
+    """Fails if only one of the two means is judged."""
+    orders = [replace(parent(1), id=f"p-{n}") for n in range(10)]
+    flat = [bought(order, 0, 1, Decimal(100), Decimal(0)) for order in orders]
+    large = replace(parent(1_000), id="big")
+    bad = bought(large, 1, 1_000, Decimal("100.5"), Decimal(0))
+    good = bought(large, 0, 1_000, Decimal(100), Decimal(0))
+    hidden = compare([*flat, good], [*flat, bad], {}, limit_bps=30.0)
+    assert hidden.mean_bps < 30 < hidden.weighted_bps and not hidden.passed
+    dear = [replace(one, price=Decimal(101)) for one in flat]
+    other = compare([*flat, good], [*dear, good], {}, limit_bps=30.0)
+    assert other.weighted_bps < 30 < other.mean_bps and not other.passed
+    assert not compare([], [], {}, limit_bps=30.0).passed
+
+
+@given(
+    st.floats(0.3, 1.0),
+    st.integers(10, 60),
+    st.sampled_from(list(Side)),
+    st.integers(0, 2**32),
+    st.floats(1.0, 3.0),
+)
+def test_k_is_found_again_in_fills_without_noise(k, count, side, seed, stress):
+    """Fails if the spread or the linear impact is taken for square-root impact, or a seller's impact is below zero."""
+    rng = np.random.default_rng(seed)
+    costs = Costs(spread_bps=3.0, slippage_bps=0.5, impact_root=0.65, impact_linear_bps=10.0, stress=stress)
+    rows = []
+    for n in range(count):
+        lots, adv, sigma = int(rng.integers(1, 50_000)), 1e6, float(rng.uniform(0.005, 0.05))
+        worse = costs.stress * (2e-4 + 1e-3 * lots / adv) + k * sigma * (lots / adv) ** 0.5
+        order = replace(parent(lots, side), id=f"p-{n}")
+        price = Decimal(f"{100 * (1 + side.sign * worse):.15f}")
+        decision = Decision(
+            order=order, broker="a", price=Decimal(90), arrived=OPEN, arrival=Decimal(100), last=Decimal(80),
+            volatility=sigma, adv=adv,
+        )  # fmt: skip
+        rows.append(shortfall(decision, [bought(order, 0, lots, price, Decimal(1))]))
+    found = calibrate(rows, costs)
+    assert found.k == pytest.approx(k, rel=1e-6) and found.high - found.low < 1e-6
+    assert found.model == 0.65 * stress and found.agrees == (abs(k - found.model) < 1e-9)
+
+
+def test_fills_that_do_not_belong_are_refused():
+    """Fails if a late decision time, a foreign fill or a repeated one is counted."""
+    order = parent(10)
+    decision = Decision(
+        order=order, broker="a", price=Decimal(1), arrived=OPEN, arrival=Decimal(1), last=Decimal(1)
+    )
+    good = bought(order, 0, 1, Decimal(1), Decimal(0))
+    for bad in (
+        replace(good, order_id="q"), replace(good, side=Side.SELL), replace(good, time=OPEN - SECOND),
+        replace(good, asset=replace(APPLE, id="MSFT")),
+    ):  # fmt: skip
+        assert code(shortfall, decision, [bad]) == "QB-ALG-010"
+    assert code(shortfall, decision, [good, good]) == "QB-ALG-010"
+    assert code(cost_report, [decision, decision], []) == "QB-ALG-010"
+    assert code(cost_report, [], []) == "QB-ALG-010"
+    assert code(cost_report, [decision], [replace(good, order_id="q")]) == "QB-ALG-010"
+    assert code(replace, decision, arrived=OPEN - SECOND) == "QB-ALG-010"
+    assert code(compare, [good, good], [], {}, limit_bps=30.0) == "QB-ALG-010"
+    assert code(compare, [good], [replace(good, side=Side.SELL)], {}, limit_bps=30.0) == "QB-ALG-010"
+    assert code(compare, [good], [], {}, limit_bps=30.0) == "QB-ALG-010"
+    assert code(compare, [good], [good], {}, limit_bps=float("nan")) == "QB-ALG-012"

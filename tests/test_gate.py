@@ -16,6 +16,9 @@ import pytest
 from books import write
 from test_batch import cluster
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
+from judge import crashed
+
 from quantbench.core.chain import Head, verify
 from quantbench.core.check import QuantbenchError
 from quantbench.gates.verdict import Check, Verdict
@@ -128,6 +131,18 @@ def test_a_gate_without_a_verdict_has_not_passed(place: Path, cell: str, said: s
     suite = ElementTree.parse(reports(place) / "junit.xml").getroot()
     assert suite.get("errors") == "1" and said in str(suite.find(".//error").get("message"))  # type: ignore[union-attr]
     assert (reports(place) / "permutation.html").exists()
+
+
+def test_the_nightly_batch_tells_a_crash_from_a_red_verdict(place: Path) -> None:
+    """Fails if a gate that ended without a verdict counts as one that said no, or the other way round."""
+    runbook(place / "books", "holdout")
+    red = qb(place, "all", *DRIFT, "-p", "limit=7", "--json")
+    assert red.returncode == 1 and crashed(json.loads(red.stdout)["gates"]) == []
+    runbook(place / "books", "permutation", "1 / 0")
+    lost = qb(place, "all", *DRIFT, "--json")
+    assert lost.returncode == 1
+    (said,) = crashed(json.loads(lost.stdout)["gates"])
+    assert said.startswith("permutation: ZeroDivisionError")
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,16 @@ def test_numbers_without_meaning_are_a_dash_and_never_a_crash(name):
     assert "nan" not in re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL).lower().replace("finan", "")
 
 
+def test_factors_are_explained_refused_or_said_to_be_none():
+    """Fails if a reader cannot tell that nothing was attributed from there being nothing to find."""
+    ours, other = track(), track(seed=2)
+    noise = np.random.default_rng(3).normal(0, 0.01, len(ours.returns))
+    page = tearsheet(ours, factors={"market": other, "<b>": noise})
+    assert "R² " in page and "&lt;b&gt;" in page and "names no factors" not in page
+    assert "The study names no factors" in tearsheet(ours)
+    assert "Not explained" in tearsheet(ours, factors={"short": noise[1:]})
+
+
 def test_a_run_that_never_traded_is_shown():
     class Idle(Strategy):
         "Do nothing."

@@ -270,10 +270,13 @@ class Child(Value):
     state: OrderState = OrderState.PENDING
     ended: datetime | None = None
 
-    def committed(self, now: datetime, settle: timedelta) -> int:
-        "What it has filled, and may yet."
-        certain = self.ended is not None and now >= self.ended + settle
-        return self.filled if certain else max(self.filled, self.lots)
+    def certain(self, now: datetime, settle: timedelta) -> bool:
+        "Is it over, and every late fill heard?"
+        return self.ended is not None and now >= self.ended + settle
+
+    def doubtful(self, now: datetime, settle: timedelta) -> int:
+        "What it may fill yet."
+        return 0 if self.certain(now, settle) else max(self.lots - self.filled, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -302,19 +305,22 @@ class Worker:
 
     def __init__(
         self, parent: Order, pace: Pace, place: Place, cancel: Cancel, *,
-        cap: Decimal | None = None,  # of the volume since the last step, at most
+        cap: Decimal | None = None,  # of the volume since the last step, at most; a participation must have one
         settle: timedelta = timedelta(seconds=1),
         patience: timedelta | None = None,  # a child that rests longer is cancelled and carried forward
         time_in_force: TimeInForce = TimeInForce.IOC,
         children: Iterable[Child] = (),  # after a restart: those in the order book of record
     ) -> None:  # fmt: skip
-        if parent.asset.lots(parent.quantity) != pace.lots or settle < timedelta(0) or not (cap is None or 0 < cap <= 1):  # fmt: skip
+        bounded = not isinstance(pace, Participation) if cap is None else 0 < cap <= 1
+        if parent.asset.lots(parent.quantity) != pace.lots or settle < timedelta(0) or not bounded:
             value = f"{parent.quantity}, cap {cap}, settle {settle}"
             raise QuantbenchError("QB-ALG-007", where=f"Worker of {parent.id}", value=value)
         self.parent, self.pace = parent, pace
         self._place, self._cancel = place, cancel
         self._cap, self._settle, self._patience, self._kind = cap, settle, patience, time_in_force
         self._children = {child.id: child for child in children}
+        self._unsettled = dict.fromkeys(self._children)  # the others are certain: a day has thousands
+        self._filled = sum(child.filled for child in self._children.values())
         self._count = len(self._children)
         self._volume, self._carry = 0, Fraction(0)
         self._stopped: str | None = None
@@ -326,10 +332,11 @@ class Worker:
 
     @property
     def _open(self) -> list[Child]:
-        return [child for child in self._children.values() if not child.state.terminal]
+        return [child for name in self._unsettled if not (child := self._children[name]).state.terminal]
 
     def committed(self, now: datetime) -> int:
-        return sum(child.committed(now, self._settle) for child in self._children.values())
+        doubtful = (self._children[name].doubtful(now, self._settle) for name in self._unsettled)
+        return self._filled + sum(doubtful)
 
     def step(self, now: datetime, volume: int = 0, touch: Decimal | None = None) -> Order | None:
         "Send what is due and not committed, at `touch` or the parent's limit, whichever is better; the child, if any."
@@ -356,10 +363,11 @@ class Worker:
             state = child.state
         ended = child.ended or (now if state.terminal else None)
         self._children[id] = replace(child, state=state, filled=filled, ended=ended)
+        self._filled += filled - child.filled
         self._recoil(now)
 
     def progress(self, now: datetime) -> Progress:
-        filled, left = sum(c.filled for c in self.children), sum(c.lots - c.filled for c in self._open)
+        filled, left = self._filled, sum(child.doubtful(now, self._settle) for child in self._open)
         over = self._stopped is not None or filled >= self.pace.lots
         return Progress(
             lots=self.pace.lots, filled=filled, open=left, held=self.committed(now) - filled - left,
@@ -376,6 +384,8 @@ class Worker:
         return math.floor(allowed)
 
     def _tidy(self, now: datetime) -> None:
+        for name in [n for n in self._unsettled if self._children[n].certain(now, self._settle)]:
+            del self._unsettled[name]
         if self._patience is not None:
             self._leaving |= {c.id for c in self._open if now - c.sent >= self._patience}
         self._ask()
@@ -394,7 +404,7 @@ class Worker:
                 self._leaving.add(child.id)
                 self._cancel(child.id)
             over -= child.lots - child.filled
-        if sum(child.filled for child in self._children.values()) > self.pace.lots:
+        if self._filled > self.pace.lots:
             self.stop("more was filled than asked for")
 
     def _send(self, lots: int, now: datetime, touch: Decimal | None) -> Order:
@@ -408,11 +418,16 @@ class Worker:
             type=OrderType.MARKET if price is None else OrderType.LIMIT, limit_price=price,
             strategy=self.parent.strategy,
         )  # fmt: skip
-        self._children[order.id] = Child(id=order.id, lots=lots, sent=now)
+        self._book(Child(id=order.id, lots=lots, sent=now))
         known = self._place(order)
         if known is not None and known != order.id:
-            self._children[known] = replace(self._children.pop(order.id), id=known)
+            del self._unsettled[order.id]
+            self._book(replace(self._children.pop(order.id), id=known))
         return order
+
+    def _book(self, child: Child) -> None:
+        self._children[child.id] = child
+        self._unsettled[child.id] = None
 
 # %% ../../nbs/execution/126_algos.ipynb #33661ae8
 def drive(

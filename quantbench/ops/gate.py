@@ -167,7 +167,7 @@ def _tearsheet(study: Study, record: Mapping[str, Any], path: Path) -> None:
     "The sheet of the study's own run."
     from quantbench.reports.tearsheet import write
 
-    write(study.run(), record, path, benchmark=study.benchmark or None)
+    write(study.run(), record, path, benchmark=study.benchmark or None, factors=study.factors)
 
 
 def _trials(study: Study) -> tuple[dict[str, Any], str]:
@@ -260,6 +260,7 @@ def _told(found: Mapping[str, Outcome], record: Mapping[str, Any], folder: Path,
         rows = [
             {
                 "gate": n,
+                "verdict": o.verdict is not None,
                 "passed": bool(o.verdict and o.verdict.passed),
                 "kept": o.kept,
                 "said": o.said,

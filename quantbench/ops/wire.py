@@ -232,7 +232,7 @@ class Verb:
 
 
 def verb(
-    scopes: str, run: Callable[..., Any], takes: Mapping[str, type] | None = None, **needs: type
+    scopes: str, run: Callable[..., Any], takes: Mapping[str, type] | None = None, /, **needs: type
 ) -> Verb:
     "A verb for these scopes (a word each; admin may always)."
     return Verb(frozenset({*scopes.split(), "admin"}), run, needs, takes or {})
