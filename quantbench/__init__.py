@@ -82,8 +82,10 @@ Modules:
 - `quantbench.gates.verdict`: What a gate found: each limit beside the number it judges, what that proves, and what it does not.
 - `quantbench.gates.walkforward`: Choose the parameters on the past, trade the months that follow, choose again: what somebody would have earned who did not know the future.
 - `quantbench.ops.batch`: Many runbooks at a time, on this machine or on a cluster, and none of them twice.
+- `quantbench.ops.board`: What a person looks at before signing and while it trades: the conditions with links to what proves them, the monitors with their dates, and a button that halts.
 - `quantbench.ops.cells`: A runbook from its first cell to its last in this process, with proof of which cell read which parameter.
 - `quantbench.ops.certificate`: What may trade: this code, with these parameters and limits, judged by these verdicts, until that day, signed.
+- `quantbench.ops.checklist`: What a step up needs: each condition with its number in the protocol, what was found, how far from the limit, where it is written, and the command that makes what is missing.
 - `quantbench.ops.cli`: `qb`: what the workbench does without a notebook.
 - `quantbench.ops.data`: `qb data`: bring data into the lake, see what is there, ask what was known.
 - `quantbench.ops.doctor`: Is this machine fit to run the workbench, and if not, what is to be done?
@@ -97,12 +99,13 @@ Modules:
 - `quantbench.ops.page`: An executed notebook as one file that a browser shows and nothing in it can act.
 - `quantbench.ops.papermill`: `papermill --engine quantbench`: the command one has, the proof one lacks.
 - `quantbench.ops.parameters`: What a notebook may be told, declared where it is told: name, type, unit, range, choices.
-- `quantbench.ops.promote`: From research to paper to real money, one step at a time, each with its evidence, a name and a reason; and back without asking anybody.
+- `quantbench.ops.promote`: From research to paper to real money, one step at a time, each with its evidence, a name, a reason and a signature.
 - `quantbench.ops.replay`: Did the session do what its backtest would have done, and if not, what came apart first?
 - `quantbench.ops.report`: `qb report`: the tearsheet of a strategy, what two of them do not agree on, and the classic one with its numbers explained.
 - `quantbench.ops.runner`: A runbook in a process of its own: isolated, bounded, and never lost.
 - `quantbench.ops.sidecar`: The kill switch that works when the process that trades does not.
 - `quantbench.ops.specfile`: How files are to be read, written down in a file of its own.
+- `quantbench.ops.standing`: Where a strategy stands between research and real money, how it came there, and the ways down, which need nobody's leave.
 - `quantbench.ops.terminal`: What every command has in common: how it ends, what it prints, and which moment and lake it means.
 - `quantbench.ops.wire`: How a notebook asks the process that trades: a local socket, a key for each thing one may do, one line a message.
 - `quantbench.portfolio.costs`: What a trade costs: stated once, used alike by the portfolio that plans it and the engine that fills it.
