@@ -55,11 +55,13 @@ Modules:
 - `quantbench.engine.tape`: Everything a strategy will meet, in the order it became known, with a hash that names it.
 - `quantbench.engine.translate`: From a hook in plain Python to machine code that gives the same bits, or the line that prevents it.
 - `quantbench.engine.window`: The state of a strategy: numbers, rolling windows, averages, arrays, and one of each for every asset.
+- `quantbench.execution.account`: What an account holds and has open, in the same memory and judged by the same code as a backtest.
 - `quantbench.execution.algos`: How a large order is worked in small ones: when, how many, and never more than was asked for.
 - `quantbench.execution.alpaca`: The broker Alpaca behind the adapter's contract: what is proven is answered, what is not stays unknown, and nothing is rounded on the way.
 - `quantbench.execution.book`: What became of every order, as a fold over the journal: what a broker says is heard here, doubted, and booked once.
 - `quantbench.execution.broker`: What the workbench says to a broker and hears from it, and the one door through which an order leaves.
 - `quantbench.execution.floor`: Everything that trades, in one place and one process: session, order book, Guardian, broker, journal.
+- `quantbench.execution.guard`: The one place where an order of any strategy becomes an order that may leave.
 - `quantbench.execution.line`: One connection to a venue's stream, kept alive: found out when it is silent, dialled again without a storm, never trusted before it has caught up.
 - `quantbench.execution.oms`: The way of an order: decided, judged, on the disk, sent once, and followed until the broker has proved what became of it.
 - `quantbench.execution.record`: What a session saw and what it made of it, on the disk, so that it can be asked again.
@@ -81,8 +83,10 @@ Modules:
 - `quantbench.gates.verdict`: What a gate found: each limit beside the number it judges, what that proves, and what it does not.
 - `quantbench.gates.walkforward`: Choose the parameters on the past, trade the months that follow, choose again: what somebody would have earned who did not know the future.
 - `quantbench.ops.batch`: Many runbooks at a time, on this machine or on a cluster, and none of them twice.
+- `quantbench.ops.board`: What a person looks at before signing and while it trades: the conditions with links to what proves them, the monitors with their dates, and a button that halts.
 - `quantbench.ops.cells`: A runbook from its first cell to its last in this process, with proof of which cell read which parameter.
 - `quantbench.ops.certificate`: What may trade: this code, with these parameters and limits, judged by these verdicts, until that day, signed.
+- `quantbench.ops.checklist`: What a step up needs: each condition with its number in the protocol, what was found, how far from the limit, where it is written, and the command that makes what is missing.
 - `quantbench.ops.cli`: `qb`: what the workbench does without a notebook.
 - `quantbench.ops.data`: `qb data`: bring data into the lake, see what is there, ask what was known.
 - `quantbench.ops.doctor`: Is this machine fit to run the workbench, and if not, what is to be done?
@@ -96,12 +100,13 @@ Modules:
 - `quantbench.ops.page`: An executed notebook as one file that a browser shows and nothing in it can act.
 - `quantbench.ops.papermill`: `papermill --engine quantbench`: the command one has, the proof one lacks.
 - `quantbench.ops.parameters`: What a notebook may be told, declared where it is told: name, type, unit, range, choices.
-- `quantbench.ops.promote`: From research to paper to real money, one step at a time, each with its evidence, a name and a reason; and back without asking anybody.
+- `quantbench.ops.promote`: From research to paper to real money, one step at a time, each with its evidence, a name, a reason and a signature.
 - `quantbench.ops.replay`: Did the session do what its backtest would have done, and if not, what came apart first?
 - `quantbench.ops.report`: `qb report`: the tearsheet of a strategy, what two of them do not agree on, and the classic one with its numbers explained.
 - `quantbench.ops.runner`: A runbook in a process of its own: isolated, bounded, and never lost.
 - `quantbench.ops.sidecar`: The kill switch that works when the process that trades does not.
 - `quantbench.ops.specfile`: How files are to be read, written down in a file of its own.
+- `quantbench.ops.standing`: Where a strategy stands between research and real money, how it came there, and the ways down, which need nobody's leave.
 - `quantbench.ops.terminal`: What every command has in common: how it ends, what it prints, and which moment and lake it means.
 - `quantbench.ops.wire`: How a notebook asks the process that trades: a local socket, a key for each thing one may do, one line a message.
 - `quantbench.portfolio.costs`: What a trade costs: stated once, used alike by the portfolio that plans it and the engine that fills it.

@@ -29,11 +29,12 @@ from quantbench.engine.study import Study
 from quantbench.gates.fit import rests_on
 from quantbench.gates.verdict import Check, Verdict
 from quantbench.ops import certificate as certificates
-from quantbench.ops import cli, monitors, promote, terminal
+from quantbench.ops import checklist as lists
+from quantbench.ops import cli, monitors, promote, standing, terminal
 from quantbench.ops.certificate import Certificate
 from quantbench.ops.evidence import anchor, canonical, environment, evidence
 from quantbench.ops.monitors import Compared, History, Mark
-from quantbench.ops.promote import Desk
+from quantbench.ops.standing import Desk
 from quantbench.strategies.drift import KnownDrift
 
 NOW = datetime(2026, 11, 25, 15, tzinfo=UTC)
@@ -632,7 +633,7 @@ CHOSEN = {"rise": 17, "shift": 3}
 
 @pytest.fixture(scope="module")
 def study() -> Study:
-    return Study.of("KnownDrift", None, promote.AS_OF)
+    return Study.of("KnownDrift", None, standing.AS_OF)
 
 
 @pytest.fixture
@@ -687,7 +688,7 @@ def session(
     desk: Desk, stage: str, *, sessions: int = 13, cost: float = 10.0, mean: float = 0.0015, seed: int = 5
 ) -> History:
     """A recorded session that began now, and time moves on to its end."""
-    held = promote.status(desk, "KnownDrift")
+    held = standing.status(desk, "KnownDrift")
     returns = np.random.default_rng(seed).normal(mean, 0.004, sessions)
     made = lived(
         returns,
@@ -698,20 +699,20 @@ def session(
     )
     made = replace(made, fills=(fill(cost, time=end(made), modelled_bps=10.0),))
     desk.clock.sleep((end(made) - desk.clock.now()).total_seconds())
-    promote.keep(desk, made)
+    standing.keep(desk, made)
     return made
 
 
-def up(desk: Desk, to: str, **more: Any) -> promote.Status:
+def up(desk: Desk, to: str, **more: Any) -> standing.Status:
     return promote.promote(desk, "KnownDrift", to, who="Ada", why="because", **more)
 
 
-def in_paper(desk: Desk, study: Study) -> promote.Status:
+def in_paper(desk: Desk, study: Study) -> standing.Status:
     judge(desk, study)
     return up(desk, "paper")
 
 
-def in_micro(desk: Desk, study: Study) -> promote.Status:
+def in_micro(desk: Desk, study: Study) -> standing.Status:
     in_paper(desk, study)
     session(desk, "paper")
     return up(desk, "micro")
@@ -724,8 +725,8 @@ def test_paper_gives_a_certificate_for_what_was_judged(desk: Desk, study: Study,
     assert certificates.read(desk.folder("KnownDrift") / "certificate.json") == made
     assert dict(made.parameters) == {**KnownDrift().values(), **CHOSEN} and made.capital_fraction == 1.0
     assert made.expires == desk.clock.now() + timedelta(GATES.max_paper_days)
-    limits = promote.limits_of(desk, study, "paper", made.capital_ccy)
-    public, gone = certificates.public_key(keys), promote.revoked(desk.journal)
+    limits = lists.limits_of(desk, study, "paper", made.capital_ccy)
+    public, gone = certificates.public_key(keys), standing.revoked(desk.journal)
     traded = {**KnownDrift().values(), **CHOSEN}
     certificates.check(made, KnownDrift, traded, limits, "paper", desk.clock.now(), public, gone)
     assert (
@@ -744,7 +745,7 @@ def test_each_gate_is_needed(gate: str, desk: Desk, study: Study) -> None:
     for terms in ({"without": gate}, {gate: bad}, {gate: math.nan}):
         judge(desk, study, **terms)
         before = everything(desk.settings.paths.reports.parent)
-        listed = promote.checklist(desk, "KnownDrift", "paper")
+        listed = lists.checklist(desk, "KnownDrift", "paper")
         assert any(
             item.what.startswith(gate) and item.command == f"qb gate {gate} -s KnownDrift"
             for item in listed.missing
@@ -759,7 +760,7 @@ def test_every_failed_check_of_a_gate_is_listed(
     worse = [(n, 0.1 if n == "bars that can move" else v, s, to) for n, v, s, to in MADE["permutation"]]
     monkeypatch.setitem(MADE, "permutation", worse)
     judge(desk, study)
-    assert [item.what for item in promote.checklist(desk, "KnownDrift", "paper").missing] == [
+    assert [item.what for item in lists.checklist(desk, "KnownDrift", "paper").missing] == [
         "permutation: bars that can move"
     ]
 
@@ -775,7 +776,7 @@ def test_evidence_of_something_else_is_no_evidence(
     terms: dict[str, Any], said: str, desk: Desk, study: Study
 ) -> None:
     judge(desk, study, **terms)
-    (item,) = promote.checklist(desk, "KnownDrift", "paper").missing
+    (item,) = lists.checklist(desk, "KnownDrift", "paper").missing
     assert item.what.startswith(said) and item.command == "qb gate all -s KnownDrift"
 
 
@@ -783,12 +784,12 @@ def test_edited_or_unanchored_evidence_is_no_evidence(desk: Desk, study: Study) 
     judge(desk, study, permutation=0.2)
     place = desk.folder("KnownDrift") / "evidence.json"
     place.write_text(place.read_text().replace('"value":0.2', '"value":0.1'))
-    assert [item.what for item in promote.checklist(desk, "KnownDrift", "paper").missing] == [
+    assert [item.what for item in lists.checklist(desk, "KnownDrift", "paper").missing] == [
         "what the gates wrote"
     ]
     judge(desk, study)
     (desk.settings.paths.journals / "evidence.journal").unlink()
-    assert [item.what for item in promote.checklist(desk, "KnownDrift", "paper").missing] == [
+    assert [item.what for item in lists.checklist(desk, "KnownDrift", "paper").missing] == [
         "what the gates wrote"
     ]
 
@@ -797,15 +798,15 @@ def test_evidence_ages(desk: Desk, study: Study) -> None:
     judge(desk, study)
     quarter = GATES.regime_review_days * 86_400.0
     desk.clock.sleep(quarter)
-    assert promote.checklist(desk, "KnownDrift", "paper").ready
+    assert lists.checklist(desk, "KnownDrift", "paper").ready
     desk.clock.sleep(1.0)
-    (item,) = promote.checklist(desk, "KnownDrift", "paper").missing
+    (item,) = lists.checklist(desk, "KnownDrift", "paper").missing
     assert item.id == "GT-18" and item.command.endswith("--again")
 
 
 def test_without_a_key_nobody_signs(desk: Desk, study: Study, tmp_path: Path) -> None:
     judge(desk, study)
-    (item,) = promote.checklist(replace(desk, key=tmp_path / "none"), "KnownDrift", "paper").missing
+    (item,) = lists.checklist(replace(desk, key=tmp_path / "none"), "KnownDrift", "paper").missing
     assert item.command == "qb promote key"
 
 
@@ -818,12 +819,12 @@ ALLOWED = {
 
 def test_no_stage_is_skipped() -> None:
     pairs = {
-        (a, b) for a in promote.STATES for b in promote.STATES if b in (*promote.UP[a], *promote.DOWN[a])
+        (a, b) for a in standing.STATES for b in standing.STATES if b in (*standing.UP[a], *standing.DOWN[a])
     }
     assert pairs == ALLOWED
 
 
-@pytest.mark.parametrize("to", promote.STATES)
+@pytest.mark.parametrize("to", standing.STATES)
 def test_only_paper_follows_research(to: str, desk: Desk, study: Study) -> None:
     judge(desk, study)
     assert code_of(lambda: up(desk, to)) == ("" if to == "paper" else "QB-PRO-001")
@@ -834,17 +835,17 @@ def test_somebody_says_why(words: dict[str, str], desk: Desk, study: Study) -> N
     judge(desk, study)
     said = {"who": "Ada", "why": "because", **words}
     assert code_of(lambda: promote.promote(desk, "KnownDrift", "paper", **said)) == "QB-PRO-004"
-    assert code_of(lambda: promote.step(desk, "KnownDrift", "halted", **said)) == "QB-PRO-004"
+    assert code_of(lambda: standing.step(desk, "KnownDrift", "halted", **said)) == "QB-PRO-004"
     assert not desk.journal.exists()
 
 
 def test_a_decision_made_meanwhile_wins(desk: Desk, study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     judge(desk, study)
     monkeypatch.setattr(
-        promote, "recomputed", lambda *_: promote.step(desk, "KnownDrift", "halted", who="Bob", why="stop")
+        promote, "recomputed", lambda *_: standing.step(desk, "KnownDrift", "halted", who="Bob", why="stop")
     )
     assert code_of(lambda: up(desk, "paper")) == "QB-PRO-005"
-    assert promote.status(desk, "KnownDrift").stage == "halted"
+    assert standing.status(desk, "KnownDrift").stage == "halted"
 
 
 def test_the_journal_counts_and_the_file_is_a_copy(
@@ -860,8 +861,8 @@ def test_the_journal_counts_and_the_file_is_a_copy(
         with pytest.raises(OSError, match="full"):
             up(desk, "paper")
     place = desk.folder("KnownDrift") / "certificate.json"
-    assert not place.exists() and promote.status(desk, "KnownDrift").stage == "paper"
-    assert certificates.read(place) if promote.restored(desk, "KnownDrift") else None
+    assert not place.exists() and standing.status(desk, "KnownDrift").stage == "paper"
+    assert certificates.read(place) if standing.restored(desk, "KnownDrift") else None
 
 
 @pytest.mark.parametrize(
@@ -875,7 +876,7 @@ def test_paper_must_last_and_cost_what_was_planned(
 ) -> None:
     in_paper(desk, study)
     session(desk, "paper", **terms)
-    listed = promote.checklist(desk, "KnownDrift", "micro")
+    listed = lists.checklist(desk, "KnownDrift", "micro")
     assert {item.id for item in listed.missing} == {number}
     assert code_of(lambda: up(desk, "micro")) == "QB-PRO-002"
 
@@ -885,8 +886,8 @@ def test_days_of_paper_at_the_boundary(desk: Desk, study: Study) -> None:
     made = session(desk, "paper", sessions=13)
     for days, passed in ((14, True), (28, True), (13.999, False), (28.001, False)):
         last = Mark(made.began + timedelta(days), 1e5)
-        promote.keep(desk, replace(made, marks=(made.marks[0], last), fills=()))
-        items = [i for i in promote.checklist(desk, "KnownDrift", "micro").items if i.id == "GT-08"]
+        standing.keep(desk, replace(made, marks=(made.marks[0], last), fills=()))
+        items = [i for i in lists.checklist(desk, "KnownDrift", "micro").items if i.id == "GT-08"]
         assert all(i.passed for i in items) is passed
 
 
@@ -897,12 +898,12 @@ def test_the_record_of_a_session_must_be_the_one_that_was_kept(desk: Desk, study
     text = place.read_text()
     for changed in (text.replace("100000", "100001", 1), text[:-1], "{}", ""):
         place.write_text(changed)
-        assert code_of(lambda: promote.recall(desk, "KnownDrift", "paper")) == "QB-PRO-006"
-        assert "PR-02" in {item.id for item in promote.checklist(desk, "KnownDrift", "micro").missing}
-    promote.keep(desk, replace(made, certificate="d" * 64))  # of another version
-    assert "G29" in {item.id for item in promote.checklist(desk, "KnownDrift", "micro").missing}
-    promote.keep(desk, made)
-    assert promote.checklist(desk, "KnownDrift", "micro").ready and held.certificate is not None
+        assert code_of(lambda: standing.recall(desk, "KnownDrift", "paper")) == "QB-PRO-006"
+        assert "PR-02" in {item.id for item in lists.checklist(desk, "KnownDrift", "micro").missing}
+    standing.keep(desk, replace(made, certificate="d" * 64))  # of another version
+    assert "G29" in {item.id for item in lists.checklist(desk, "KnownDrift", "micro").missing}
+    standing.keep(desk, made)
+    assert lists.checklist(desk, "KnownDrift", "micro").ready and held.certificate is not None
 
 
 def test_the_way_up_doubles_at_most(desk: Desk, study: Study) -> None:
@@ -911,12 +912,12 @@ def test_the_way_up_doubles_at_most(desk: Desk, study: Study) -> None:
     assert first.certificate.limits == Limits.of(desk.settings.guardian, 10_000.0).hash
     parts = []
     for _ in range(4):
-        session(desk, promote.status(desk, "KnownDrift").stage, sessions=25, seed=15, mean=0.0012)
-        promote.review(
+        session(desk, standing.status(desk, "KnownDrift").stage, sessions=25, seed=15, mean=0.0012)
+        standing.review(
             desk, "KnownDrift", "slippage", who="Ada", why="monthly", ratio=1.2, fills=5, root=None
         )
         judge(desk, study)  # a quarter has passed meanwhile
-        promote.review(desk, "KnownDrift", "regimes", who="Ada", why="quarterly")
+        standing.review(desk, "KnownDrift", "regimes", who="Ada", why="quarterly")
         assert code_of(lambda: up(desk, "scale", fraction=0.9 if parts != [0.25, 0.5] else 1.1)) in (
             "QB-PRO-002",
             "QB-CRT-008",
@@ -927,7 +928,7 @@ def test_the_way_up_doubles_at_most(desk: Desk, study: Study) -> None:
         if len(parts) == 3:
             break
     assert parts == [0.25, 0.5, 1.0]
-    assert len(promote.revoked(desk.journal)) == 4  # each replaced the one before
+    assert len(standing.revoked(desk.journal)) == 4  # each replaced the one before
 
 
 @pytest.mark.parametrize(
@@ -939,9 +940,9 @@ def test_monitors_take_it_down_and_revoke(
     held = in_micro(desk, study)
     assert held.certificate is not None
     session(desk, "micro", sessions=3, **terms)
-    after = promote.act(desk, "KnownDrift", promote.look(desk, "KnownDrift"))
+    after = standing.act(desk, "KnownDrift", standing.look(desk, "KnownDrift"))
     assert after.stage == stage
-    gone = promote.revoked(desk.journal)
+    gone = standing.revoked(desk.journal)
     code = code_of(
         lambda: certificates.valid(
             held.certificate, "micro", desk.clock.now(), certificates.public_key(keys), gone
@@ -956,8 +957,8 @@ def test_monitors_take_it_down_and_revoke(
 
 def test_a_session_without_a_record_is_not_watched_away(desk: Desk, study: Study) -> None:
     in_micro(desk, study)
-    assert code_of(lambda: promote.look(desk, "KnownDrift")) == "QB-PRO-006"
-    held = promote.status(desk, "KnownDrift")
+    assert code_of(lambda: standing.look(desk, "KnownDrift")) == "QB-PRO-006"
+    held = standing.status(desk, "KnownDrift")
     assert held.certificate is not None and held.since is not None
     empty = History(
         strategy="KnownDrift",
@@ -967,32 +968,32 @@ def test_a_session_without_a_record_is_not_watched_away(desk: Desk, study: Study
         began=held.since,
         marks=(),
     )
-    promote.keep(desk, empty)
-    assert promote.act(desk, "KnownDrift", promote.look(desk, "KnownDrift")).stage == "halted"
+    standing.keep(desk, empty)
+    assert standing.act(desk, "KnownDrift", standing.look(desk, "KnownDrift")).stage == "halted"
 
 
 def test_what_was_measured_is_fed_back(desk: Desk, study: Study) -> None:
     judge(desk, study)
-    promote.review(desk, "KnownDrift", "slippage", who="Ada", why="monthly", ratio=2.0, fills=9, root=0.82)
-    (item,) = promote.checklist(desk, "KnownDrift", "paper").missing
+    standing.review(desk, "KnownDrift", "slippage", who="Ada", why="monthly", ratio=2.0, fills=9, root=0.82)
+    (item,) = lists.checklist(desk, "KnownDrift", "paper").missing
     assert item.id == "GT-19" and item.command == "qb gate cost_stress -s KnownDrift -p impact_root=0.820"
     judge(desk, study, inputs={"impact_root": "0.82"})
-    assert promote.checklist(desk, "KnownDrift", "paper").ready
+    assert lists.checklist(desk, "KnownDrift", "paper").ready
 
 
 def test_a_new_name_does_not_help(desk: Desk, study: Study) -> None:
     in_paper(desk, study)
-    promote.step(desk, "KnownDrift", "halted", who="Ada", why="stop")
+    standing.step(desk, "KnownDrift", "halted", who="Ada", why="stop")
 
     class Fresh(KnownDrift):
         "The same, under a new name."
 
     fresh = Study(Fresh(), study.tape, {}, study.search, "TIDE")
     record = {"verdicts": [{"gate": "holdout", "figures": {"lineage": certificates.lineage_of(KnownDrift)}}]}
-    items = list(promote._family(desk, fresh, record))
+    items = list(lists._family(desk, fresh, record))
     assert [item.passed for item in items] == [True, False] and "KnownDrift is halted" in items[1].value
-    promote.step(desk, "KnownDrift", "research", who="Ada", why="understood")
-    assert all(item.passed for item in promote._family(desk, fresh, record))
+    standing.step(desk, "KnownDrift", "research", who="Ada", why="understood")
+    assert all(item.passed for item in lists._family(desk, fresh, record))
 
 
 def test_the_holdout_is_computed_again_and_must_agree(tmp_path: Path, study: Study, keys: Path) -> None:
@@ -1023,7 +1024,7 @@ def qb(*words: str) -> int:
 def test_the_command_ends_as_the_checklist_says(
     place: Path, desk: Desk, study: Study, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(promote, "WallClock", lambda: desk.clock)
+    monkeypatch.setattr(standing, "WallClock", lambda: desk.clock)
     assert qb("KnownDrift", "--to", "paper", "--dry-run") == 1
     assert "qb gate all -s KnownDrift" in capsys.readouterr().out
     assert qb("KnownDrift", "--to", "paper", "--who", "Ada", "--why", "x") == 1 and not desk.journal.exists()
@@ -1039,9 +1040,9 @@ def test_the_command_ends_as_the_checklist_says(
     assert qb("status", "KnownDrift", "--json") == 0 and '"stage": "paper"' in capsys.readouterr().out
     session(desk, "paper", cost=31.0)
     assert qb("watch", "KnownDrift") == 1 and "mean shortfall" in capsys.readouterr().out
-    assert promote.status(desk, "KnownDrift").stage == "research"
+    assert standing.status(desk, "KnownDrift").stage == "research"
     assert qb("KnownDrift", "--to", "halted", "--who", "Ada", "--why", "enough") == 0
-    assert promote.status(desk, "KnownDrift").stage == "halted"
+    assert standing.status(desk, "KnownDrift").stage == "halted"
 
 
 @pytest.mark.parametrize(
