@@ -16,8 +16,6 @@ import time
 from decimal import Decimal
 from pathlib import Path
 
-from venues.plain import Lenient, Plain
-
 from quantbench.core.clock import WallClock
 from quantbench.core.journal import Disk, Journal
 from quantbench.core.types import Asset, AssetClass, Venue
@@ -28,6 +26,7 @@ from quantbench.execution.oms import Oms
 from quantbench.ops import sidecar as beside
 from quantbench.ops.gateway import Gateway, opened
 from quantbench.ops.wire import Home
+from venues.plain import Lenient, Plain
 
 SPY = Asset(
     id="SPY",

@@ -17,7 +17,6 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from venues.plain import Plain, Venue
 
 from quantbench.core.check import QuantbenchError
 from quantbench.core.clock import WallClock
@@ -27,6 +26,7 @@ from quantbench.execution.broker import GuardedOrder, Intent, Seal
 from quantbench.ops.gateway import Client
 from quantbench.ops.heart import Life, Pulse
 from quantbench.ops.wire import Home, Line, proof, write_message
+from venues.plain import Plain, Venue
 
 DESKS = Path(__file__).with_name("desks.py")
 SOAK = os.environ.get("QUANTBENCH_SOAK") == "1"
@@ -432,7 +432,7 @@ def test_sixty_ways_around_guardian_and_none_of_them_arrives(desk):
     with Line(desk.home, "gateway", "trade") as line:
         for forged in FORGED:
             line._lines.write({"id": 7, **forged})
-            with pytest.raises(QuantbenchError, match="QB-GTW-0(03|12)"):
+            with pytest.raises(QuantbenchError, match=r"QB-GTW-0(03|12)"):
                 line._read()
             refused += 1
         assert line.ask("status")["open"] == 0
