@@ -53,7 +53,10 @@ def once(*, stopped: bool) -> tuple[float, float, int]:
 
 def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
-    for name, stopped in (("by the socket, the gateway cancels", False), ("by the kill file, gateway stopped", True)):
+    for name, stopped in (
+        ("by the socket, the gateway cancels", False),
+        ("by the kill file, gateway stopped", True),
+    ):
         found = [once(stopped=stopped) for _ in range(rounds)]
         first, whole = (sorted(column) for column in list(zip(*found, strict=True))[:2])
         after = sum(sends for *_, sends in found)

@@ -4974,6 +4974,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'quantbench.ops.gateway.Gateway': ('ops/gateway.html#gateway', 'quantbench/ops/gateway.py'),
                                         'quantbench.ops.gateway.Gateway.__init__': ( 'ops/gateway.html#gateway.__init__',
                                                                                      'quantbench/ops/gateway.py'),
+                                        'quantbench.ops.gateway.Gateway._dismiss': ( 'ops/gateway.html#gateway._dismiss',
+                                                                                     'quantbench/ops/gateway.py'),
                                         'quantbench.ops.gateway.Gateway._in_loop': ( 'ops/gateway.html#gateway._in_loop',
                                                                                      'quantbench/ops/gateway.py'),
                                         'quantbench.ops.gateway.Gateway._look': ( 'ops/gateway.html#gateway._look',

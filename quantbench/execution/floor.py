@@ -364,6 +364,7 @@ class Floor:
     def status(self) -> dict[str, Any]:
         state, account = self.kill_state.state(), self.account
         causes = [str(cause) for cause in self.kill_state.causes]
+        waits = "started, and not yet reconciled" if state is State.HALTED else ""
         told: dict[str, Any] = {
             "state": _STATES[state],
             "why": causes[-1] if causes else "",

@@ -261,6 +261,13 @@ class Gateway:
                 server.close()
             self._floor.close()
             self._heart.stop()
+            self._dismiss()
+
+    def _dismiss(self) -> None:
+        "Nothing is open: the sidecar that was started from here has nothing to watch."
+        if self._start_sidecar is not None and self._other.look() is Life.ALIVE:
+            with suppress(ProcessLookupError):
+                os.kill(self._other.process, signal.SIGTERM)
 
     # ---- what does not wait for the loop
 
@@ -489,11 +496,11 @@ def launch(home: Home | None = None, *, seconds: float = 60.0) -> Told:
             if status.data.get("process") == process.pid:
                 return status
         clock.sleep(0.05)
-    said = log.read_bytes()[size:].decode(errors="replace").strip().splitlines()
-    known = next((line for line in reversed(said) if "QB-" in line), said[-1] if said else "it says nothing")
-    owner = next((line.strip() for line in said if line.strip().startswith("value:")), "")
-    code = "QB-GTW-007" if "QB-GTW-007" in known else "QB-GTW-006"
-    raise QuantbenchError(code, where=str(home.folder), value=f"{known.strip()} {owner}".strip())
+    said = [line.strip() for line in log.read_bytes()[size:].decode(errors="replace").splitlines()]
+    twin = any("QB-GTW-007" in line for line in said)
+    value = next((line.removeprefix("value:").strip() for line in said if line.startswith("value:")), "")
+    known = value or (said[-1] if said else "it says nothing")
+    raise QuantbenchError("QB-GTW-007" if twin else "QB-GTW-006", where=str(home.folder), value=known)
 
 # %% ../../nbs/ops/180_gateway.ipynb #be6d227e
 gateway = group("The process that trades: start it, look at it, end it.")
