@@ -367,7 +367,7 @@ class Floor:
         waits = "started, and not yet reconciled" if state is State.HALTED else ""
         told: dict[str, Any] = {
             "state": _STATES[state],
-            "why": causes[-1] if causes else "",
+            "why": causes[-1] if causes else waits,
             "lost": list(self.lost),
         }
         if account is not None:
