@@ -66,6 +66,7 @@ Modules:
 - `quantbench.execution.oms`: The way of an order: decided, judged, on the disk, sent once, and followed until the broker has proved what became of it.
 - `quantbench.execution.record`: What a session saw and what it made of it, on the disk, so that it can be asked again.
 - `quantbench.execution.router`: Which venues get how much of an order, so that all of it together costs least.
+- `quantbench.execution.session`: One strategy on one feed, from its first event to its result: paced, recorded, and reconciled at the end.
 - `quantbench.execution.shortfall`: What trading really cost: between the price at which it was decided and the money that is gone.
 - `quantbench.execution.simulate`: A whole trading day in which everything goes wrong, made of one integer.
 - `quantbench.gates.costs`: What is left when trading costs three times as much, when there is more capital, and when every price comes a bar late?

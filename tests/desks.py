@@ -53,7 +53,7 @@ class Filling(Disk):
 class Session:
     """What a strategy does to a gateway: it sends, or it hangs."""
 
-    name = "busy"
+    name, done = "busy", False
 
     def __init__(self, floor: Floor, folder: Path) -> None:
         self.floor, self.folder = floor, folder
@@ -68,6 +68,9 @@ class Session:
 
     def status(self) -> dict:
         return {"run": self.name}
+
+    def abandon(self, _why: str) -> None:
+        pass
 
     def arrival(self, _symbol: str) -> None:
         return None
