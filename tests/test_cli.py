@@ -346,6 +346,7 @@ def test_the_commands_are_those_documented() -> None:
         ("doctor",),
         ("gate",),
         ("report",),
+        ("promote",),
         ("leakcheck",),
         *((name, one) for name, words in groups.items() for one in words.split()),
     }

@@ -22,7 +22,7 @@ from typing import Any
 import quantbench
 from ..core.chain import read
 from ..core.check import QuantbenchError
-from ..core.clock import WallClock
+from ..core.clock import Clock, WallClock
 from ..core.journal import Journal
 from ..core.show import readable
 from ..gates.verdict import Check, Verdict
@@ -144,11 +144,13 @@ def _anchored(journal: Path) -> set[str]:
     return {str(record.payload["hash"]) for record in read(journal) if record.kind == _KIND}
 
 
-def anchor(record: Mapping[str, Any], journal: Path) -> None:
-    "Write its hash down, once."
+def anchor(
+    record: Mapping[str, Any], journal: Path, *, again: bool = False, clock: Clock | None = None
+) -> None:
+    "Write its hash down, once; `again`: what was found anew is as young as that."
     journal.parent.mkdir(parents=True, exist_ok=True)
-    with Journal.open(journal, clock=WallClock(), wait=30.0) as held:
-        if record["hash"] not in _anchored(journal):
+    with Journal.open(journal, clock=clock or WallClock(), wait=30.0) as held:
+        if again or record["hash"] not in _anchored(journal):
             held.append(
                 _KIND,
                 {"strategy": record["study"]["strategy"], "passed": record["passed"], "hash": record["hash"]},

@@ -34,11 +34,12 @@ if TYPE_CHECKING:
     from quantbench.engine.study import Study
 
 # %% auto #0
-__all__ = ['GATES', 'COUNTED', 'LAST', 'StrategyOption', 'RunbooksOption', 'runbooks', 'question', 'Asked', 'gate']
+__all__ = ['GATES', 'COUNTED', 'APART', 'LAST', 'StrategyOption', 'RunbooksOption', 'runbooks', 'question', 'Asked', 'gate']
 
 # %% ../../nbs/ops/172_gate.ipynb #89b2289f
 GATES = ("walk_forward", "permutation", "cost_stress", "multiplicity", "leakage", "eras", "holdout")
 COUNTED = "multiplicity"  # with each further trial another verdict
+APART = ("promotion", "paper")  # runbooks that judge nothing
 LAST = "holdout"  # opened once in the life of a strategy: nothing else may be left to find out
 
 
@@ -50,7 +51,11 @@ def runbooks(given: Path | None = None) -> dict[str, Path]:
     place = next((folder for folder in places if any(folder.glob("*.ipynb"))), None)
     if place is None:
         raise QuantbenchError("QB-GATE-005", where="nbs/runbooks", value=str(given or Path.cwd()))
-    found = {file.stem: file for file in sorted(place.glob("*.ipynb")) if not file.name.startswith(".")}
+    found = {
+        file.stem: file
+        for file in sorted(place.glob("*.ipynb"))
+        if not file.name.startswith(".") and file.stem not in APART
+    }
     order = {name: n for n, name in enumerate(GATES)} | {LAST: len(GATES) + len(found)}
     return dict(sorted(found.items(), key=lambda item: (order.get(item[0], len(GATES)), item[0])))
 
@@ -392,7 +397,11 @@ def _run(
     record = _same(record, place / "evidence.json") or record
     errors = {n: one.said for n, one in found.items() if one.verdict is None}
     _replace(place / "evidence.json", canonical(record) + "\n")
-    anchor(record, settings.paths.journals / "evidence.journal")
+    anchor(
+        record,
+        settings.paths.journals / "evidence.journal",
+        again=not all(one.kept for one in found.values()),
+    )
     _replace(place / "junit.xml", junit(record, errors))
     if summary_file := os.environ.get("GITHUB_STEP_SUMMARY"):
         with Path(summary_file).open("a", encoding="utf-8") as file:

@@ -1,0 +1,1 @@
+"""Risk: what an account may do, by rules with dates, and how it is stopped."""
