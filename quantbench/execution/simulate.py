@@ -348,9 +348,9 @@ class _Day:
             held = self.rng.choice(live)
             if not held.filled:
                 self.truth.reject(held.intent.client_id, "not any more")
-        elif what < 0.65 and done:
+        elif what < 0.65 and done and not self.faults.renamed:
             self.truth.bust(self.rng.choice(done))
-        elif what < 0.8 and done:
+        elif what < 0.8 and done and not self.faults.renamed:
             one = self.truth.executions[self.rng.choice(done)]
             self.truth.correct(
                 one.name,
