@@ -12,6 +12,7 @@ from dataclasses import fields, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -521,7 +522,7 @@ def test_every_hole_fails() -> None:
     [
         (lambda then, now: monitors.regime_review(then, GATES, now), 92),
         (lambda then, now: monitors.slippage(PAPER, monitors.Slippage(1.0, 5, 0.6), then, GATES, now), 31),
-        (lambda then, now: monitors.cointegration(*pair(1), then, GATES, Monitors(), now), 60),
+        (lambda then, now: monitors.cointegration(0.01, then, GATES, Monitors(), now), 60),
     ],
 )
 def test_what_is_overdue_has_failed(monitor: Any, days: int) -> None:
@@ -979,6 +980,52 @@ def test_what_was_measured_is_fed_back(desk: Desk, study: Study) -> None:
     assert item.id == "GT-19" and item.command == "qb gate cost_stress -s KnownDrift -p impact_root=0.820"
     judge(desk, study, inputs={"impact_root": "0.82"})
     assert lists.checklist(desk, "KnownDrift", "paper").ready
+
+
+def test_slippage_is_reviewed_once_a_month(desk: Desk, study: Study) -> None:
+    in_micro(desk, study)
+    made = session(desk, "micro", sessions=3)
+    more = tuple(
+        replace(made.fills[0], volatility=0.02, of_volume=0.001 * n, time=made.began + timedelta(n))
+        for n in range(1, 61)
+    )
+    promote.renew(desk, "KnownDrift")
+    count = lambda: sum(r.kind == "review" for r in desk.records())  # noqa: E731
+    first = standing.reviews(desk, "KnownDrift")["slippage"]
+    assert (
+        count() == 1 and first.payload["fills"] == 1 and first.payload["root"] is None
+    )  # one fill shows no coefficient
+    standing.keep(desk, replace(made, fills=(*made.fills, *more), told=61))
+    desk.clock.sleep(30 * 86_400.0 - 1.0)
+    promote.renew(desk, "KnownDrift")
+    assert count() == 1
+    desk.clock.sleep(1.0)
+    promote.renew(desk, "KnownDrift")
+    second = standing.reviews(desk, "KnownDrift")["slippage"]
+    assert count() == 2 and second.payload["fills"] == sum(
+        first.time < f.time <= desk.clock.now() for f in more
+    )
+    assert second.payload["root"] is not None
+
+
+def test_a_pair_is_tested_on_closes_of_its_own_time() -> None:
+    one, other = pair(1)
+    rows = np.zeros(1000, dtype=[("kind", "i8"), ("asset", "i8"), ("known", "i8"), ("close", "f8")])
+    rows["kind"], rows["asset"], rows["known"] = (
+        1,
+        np.tile([0, 1], 500),
+        np.repeat(np.arange(500), 2) * 86_400 * 10**9,
+    )
+    rows["close"] = np.stack([one, other], axis=1).ravel()
+    tape = SimpleNamespace(
+        events=np.delete(rows, 7)
+    )  # one close of one asset is missing: that day is left out
+    tape.load = lambda: tape
+    fake: Any = SimpleNamespace(tape=tape)
+    last = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(499)
+    kept = np.arange(500) != 3
+    assert promote._unrelated(fake, last) == monitors.cointegrated(one[kept], other[kept]) < 0.05
+    assert math.isnan(promote._unrelated(fake, last + timedelta(seconds=1)))
 
 
 def test_a_new_name_does_not_help(desk: Desk, study: Study) -> None:

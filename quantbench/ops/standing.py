@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['LADDER', 'STATES', 'UP', 'DOWN', 'AS_OF', 'Desk', 'Status', 'revoked', 'status', 'relatives', 'keep', 'recall',
-           'write_whole', 'signed_by', 'study_of', 'entered', 'restored', 'step', 'demote', 'act', 'review', 'look']
+           'write_whole', 'signed_by', 'study_of', 'entered', 'restored', 'step', 'demote', 'act', 'reviews', 'review',
+           'look']
 
 # %% ../../nbs/ops/177_standing.ipynb #082521cd
 LADDER = ("research", "paper", "micro", "scale")
@@ -319,7 +320,8 @@ def act(desk: Desk, name: str, found: Sequence[Finding]) -> Status:
     return demote(desk, name, why, found=found)
 
 # %% ../../nbs/ops/177_standing.ipynb #04c31adc
-def _reviews(desk: Desk, name: str) -> dict[str, Record]:
+def reviews(desk: Desk, name: str) -> dict[str, Record]:
+    "The last one of each kind."
     return {
         str(r.payload["what"]): r
         for r in desk.records()
@@ -333,19 +335,6 @@ def review(desk: Desk, name: str, what: str, *, who: str, why: str, **found: Any
     with desk.open() as journal:
         journal.append("review", {"strategy": name, "what": what, "who": who, "why": why, **found})
 
-
-def _prices(study: Study) -> tuple[Any, Any]:
-    "Closes of the two assets at the times both have one."
-    import numpy as np
-
-    from quantbench.engine.events import KIND_BAR
-
-    events = study.tape.load().events
-    bars = events[events["kind"] == KIND_BAR]
-    one, other = (bars[bars["asset"] == asset] for asset in (0, 1))
-    both = np.intersect1d(one["known"], other["known"])
-    return tuple(each["close"][np.searchsorted(each["known"], both)] for each in (one, other))
-
 # %% ../../nbs/ops/177_standing.ipynb #be6b0f43
 def look(desk: Desk, name: str, now: datetime | None = None) -> tuple[Finding, ...]:
     "Every monitor of the stage the strategy is in, on what was recorded."
@@ -358,20 +347,23 @@ def look(desk: Desk, name: str, now: datetime | None = None) -> tuple[Finding, .
     live = recall(desk, name, held.stage)
     if held.stage == "paper":
         return monitors.watch(live, moment, **sections)
-    reviews, began = _reviews(desk, name), live.began
-    slip = reviews.get("slippage")
-    numbers: Any = slip.payload if slip else {"ratio": None, "fills": 0, "root": None}
-    ratio, root = (math.nan if numbers[n] is None else float(numbers[n]) for n in ("ratio", "root"))
-    slipped = monitors.Slippage(ratio, int(numbers["fills"]), root)
-    study = study_of(desk, name)
-    pair = len(study.tape.assets) == 2  # a study of two assets is taken for a pair
-    asked = monitors.Reviewed(
-        regimes=reviews["regimes"].time if "regimes" in reviews else began, slippage=slip.time if slip else began, slipped=slipped,
-        cointegration=(reviews["cointegration"].time if "cointegration" in reviews else began) if pair else None, pair=_prices(study) if pair else ((), ()),
+    asked, began = reviews(desk, name), live.began
+    found: dict[str, Any] = {what: record.payload for what, record in asked.items()}
+    times = {what: record.time for what, record in asked.items()}
+    ratio, root = (_number(found.get("slippage", {}).get(n)) for n in ("ratio", "root"))
+    pair = len(study_of(desk, name).tape.assets) == 2  # a study of two assets is taken for a pair
+    reviewed = monitors.Reviewed(
+        regimes=times.get("regimes", began), slippage=times.get("slippage", began), slipped=monitors.Slippage(ratio, int(found.get("slippage", {}).get("fills", 0)), root),
+        cointegration=times.get("cointegration", began) if pair else None, unrelated=_number(found.get("cointegration", {}).get("p")),
     )  # fmt: skip
     return monitors.watch(
-        live, moment, paper=_paper(desk, name), others=_others(desk, name), reviewed=asked, **sections
+        live, moment, paper=_paper(desk, name), others=_others(desk, name), reviewed=reviewed, **sections
     )
+
+
+def _number(value: float | None) -> float:
+    "As the journal has it, which knows no NaN."
+    return math.nan if value is None else float(value)
 
 
 def _paper(desk: Desk, name: str) -> History | None:
