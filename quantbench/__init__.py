@@ -55,10 +55,13 @@ Modules:
 - `quantbench.engine.tape`: Everything a strategy will meet, in the order it became known, with a hash that names it.
 - `quantbench.engine.translate`: From a hook in plain Python to machine code that gives the same bits, or the line that prevents it.
 - `quantbench.engine.window`: The state of a strategy: numbers, rolling windows, averages, arrays, and one of each for every asset.
+- `quantbench.execution.account`: What an account holds and has open, in the same memory and judged by the same code as a backtest.
 - `quantbench.execution.algos`: How a large order is worked in small ones: when, how many, and never more than was asked for.
 - `quantbench.execution.alpaca`: The broker Alpaca behind the adapter's contract: what is proven is answered, what is not stays unknown, and nothing is rounded on the way.
 - `quantbench.execution.book`: What became of every order, as a fold over the journal: what a broker says is heard here, doubted, and booked once.
 - `quantbench.execution.broker`: What the workbench says to a broker and hears from it, and the one door through which an order leaves.
+- `quantbench.execution.floor`: Everything that trades, in one place and one process: session, order book, Guardian, broker, journal.
+- `quantbench.execution.guard`: The one place where an order of any strategy becomes an order that may leave.
 - `quantbench.execution.line`: One connection to a venue's stream, kept alive: found out when it is silent, dialled again without a storm, never trusted before it has caught up.
 - `quantbench.execution.oms`: The way of an order: decided, judged, on the disk, sent once, and followed until the broker has proved what became of it.
 - `quantbench.execution.record`: What a session saw and what it made of it, on the disk, so that it can be asked again.

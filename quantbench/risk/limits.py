@@ -87,20 +87,20 @@ class Throttle:
 
     def __init__(self, limit: int, window_seconds: float) -> None:
         self.limit, self._window = limit, round(window_seconds * 1e6)
-        self._times: deque[int] = deque(maxlen=max(limit, 1))
+        self.times: deque[int] = deque(maxlen=max(limit, 1))
 
     def room(self, now: int) -> Found:
         "For an order or an amend."
         allowed = self.limit - self.limit // 10
         if allowed < 1:
             return Found(False, "no messages are allowed")
-        if len(self._times) < allowed:
-            return Found(True, f"{len(self._times) + 1} of {allowed}")
-        age = now - self._times[-allowed]
+        if len(self.times) < allowed:
+            return Found(True, f"{len(self.times) + 1} of {allowed}")
+        age = now - self.times[-allowed]
         return Found(age >= self._window, f"{allowed} within {age / 1e6:g} s")
 
     def note(self, now: int) -> None:
-        self._times.append(now)
+        self.times.append(now)
 
 # %% ../../nbs/risk/47_limits.ipynb #d5101437
 def repeats(in_a_row: int, limit: int) -> Found:
@@ -120,7 +120,7 @@ def fresh(known: bool, since_twin: float, window: float) -> Found:
     "G08: is the client id known, and how many seconds ago was the same order accepted (infinite: never)?"
     if known:
         return Found(False, "this client id was used before")
-    return Found(finite(window) and since_twin >= window, f"twin {since_twin:g} s ago")
+    return Found(finite(window) and round(since_twin, 6) >= window, f"twin {since_twin:g} s ago")
 
 # %% ../../nbs/risk/47_limits.ipynb #1895ce4d
 _AT_OPEN = (OrderType.MARKET_ON_OPEN, OrderType.LIMIT_ON_OPEN)
@@ -128,12 +128,13 @@ _AT_OPEN = (OrderType.MARKET_ON_OPEN, OrderType.LIMIT_ON_OPEN)
 
 def young(age: float, limit: float) -> Found:
     "G18 and K7: seconds, by the monotonic clock; infinite: never heard of."
+    age = round(age, 6)
     return Found(finite(age, limit) and 0.0 <= age <= limit, f"{age:.6g} s of {limit:g} s")
 
 
 def in_step(error: float, drift: float, limit: float) -> Found:
     "G19: the error against the broker when it was measured, and what the wall clock has moved against the monotonic one since."
-    off = abs(error) + abs(drift)
+    off = round(abs(error) + abs(drift), 6)
     return Found(finite(off, limit) and off <= limit, f"{off:.6g} s of {limit:g} s")
 
 
