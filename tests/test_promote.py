@@ -6,6 +6,7 @@ import importlib
 import itertools
 import math
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
@@ -36,6 +37,8 @@ from quantbench.ops.certificate import Certificate
 from quantbench.ops.evidence import anchor, canonical, environment, evidence
 from quantbench.ops.monitors import Compared, History, Mark
 from quantbench.ops.standing import Desk
+from quantbench.risk import limits as control
+from quantbench.risk.rules import Mode
 from quantbench.strategies.drift import KnownDrift
 
 NOW = datetime(2026, 11, 25, 15, tzinfo=UTC)
@@ -953,6 +956,61 @@ def test_monitors_take_it_down_and_revoke(
     if stage != "micro":
         last = after.steps[-1].payload
         assert last["automatic"] is True and last["who"] == "monitors" and last["evidence"]
+
+
+REVOKE = """
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from quantbench.core.clock import SimClock
+from quantbench.core.journal import Journal
+with Journal.open(sys.argv[1], clock=SimClock(datetime(2027, 1, 1, tzinfo=UTC))) as journal:
+    journal.append(*{"revoke": ("revocation", {"strategy": "KnownDrift", "certificate": sys.argv[3], "who": "a", "why": "b"}), "other": ("review", {"strategy": "Else", "what": "regimes"})}[sys.argv[2]])
+"""
+
+
+def test_guardian_is_told_by_the_next_order(desk: Desk, study: Study, keys: Path) -> None:
+    held = in_paper(desk, study)
+    made = held.certificate
+    assert made is not None
+    traded = KnownDrift(**CHOSEN)
+    limits = lists.limits_of(desk, study, "paper", made.capital_ccy)
+    public = certificates.public_key(keys)
+    licence = standing.Licence(desk, "KnownDrift", traded, limits, public)
+    stage = licence()
+    assert stage is not None
+    found = control.staged(stage, Mode.PAPER, "KnownDrift", desk.clock.now(), 10.0, 100.0)
+    assert (
+        found.ok
+        and control.evidenced(stage, Mode.PAPER).ok
+        and not control.staged(stage, Mode.LIVE, "KnownDrift", desk.clock.now(), 10.0, 100.0).ok
+    )
+    for word, stands in (("other", True), ("revoke", False)):
+        command = [sys.executable, "-c", REVOKE, str(desk.journal), word, made.hash]
+        subprocess.run(command, check=True)
+        assert (licence() is not None) is stands
+    with pytest.raises(QuantbenchError):
+        standing.Licence(desk, "KnownDrift", traded, limits, public)
+
+
+@pytest.mark.parametrize("change", ["expiry", "journal", "renewal"])
+def test_a_licence_ends(change: str, desk: Desk, study: Study, keys: Path) -> None:
+    made = in_paper(desk, study).certificate
+    assert made is not None
+    limits = lists.limits_of(desk, study, "paper", made.capital_ccy)
+    terms = (desk, "KnownDrift", KnownDrift(**CHOSEN), limits, certificates.public_key(keys))
+    licence = standing.Licence(*terms)
+    assert licence() is not None
+    if change == "expiry":
+        desk.clock.sleep(28 * 86_400.0)
+    elif change == "journal":
+        desk.journal.unlink()
+    else:
+        up(desk, "paper")  # another certificate took its place
+        assert standing.Licence(*terms)() is not None
+    assert licence() is None
+    wrong = (desk, "KnownDrift", KnownDrift(), limits, certificates.public_key(keys))
+    assert code_of(lambda: standing.Licence(*wrong)) in ("QB-CRT-004", "QB-CRT-005", "QB-CRT-006")
 
 
 def test_a_session_without_a_record_is_not_watched_away(desk: Desk, study: Study) -> None:

@@ -66,7 +66,7 @@ def _row(item: Item, folder: str) -> str:
     todo = f"<div><code>{html.escape(item.command)}</code></div>" if item.command and not item.passed else ""
     cells = (
         f'<span style="color:{colour};font-weight:700">{mark}</span>', f'<span style="{_DIM}">{html.escape(item.id)}</span>', html.escape(item.what) + todo,
-        f"<b>{html.escape(item.value)}</b>", html.escape(item.limit), _bar(item), _linked(item, folder),
+        f"<b>{html.escape(item.value)}</b>", html.escape(item.limit), f'<span style="white-space:nowrap">{_bar(item)}</span>', _linked(item, folder),
     )  # fmt: skip
     return "<tr>" + "".join(f'<td style="{_CELL}">{cell}</td>' for cell in cells) + "</tr>"
 
