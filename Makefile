@@ -1,6 +1,6 @@
 # The verbs. `make run` and `make test` need git, make and Python 3.11 or newer; they set up the rest themselves.
 .DEFAULT_GOAL := help
-.PHONY: help run test lab check notebooks export save gauges readme lock hooks bench peers clean
+.PHONY: help run judge test lab check notebooks export save gauges readme lock hooks bench peers clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -13,6 +13,9 @@ help:  ## show this list
 
 run: $(READY)  ## build the lake from the bundled real data, report on its quality, run the first tutorial
 	@$(BIN)/python tools/run.py
+
+judge: $(READY)  ## every gate on every shipped strategy, on the lake that `make run` built; red is a result, a crash fails
+	@$(BIN)/python tools/judge.py
 
 test: $(READY)  ## everything that must hold: structure, style, types, notebooks, properties, faults, the wheel
 	@$(BIN)/python tools/verify.py

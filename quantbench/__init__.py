@@ -55,10 +55,20 @@ Modules:
 - `quantbench.engine.tape`: Everything a strategy will meet, in the order it became known, with a hash that names it.
 - `quantbench.engine.translate`: From a hook in plain Python to machine code that gives the same bits, or the line that prevents it.
 - `quantbench.engine.window`: The state of a strategy: numbers, rolling windows, averages, arrays, and one of each for every asset.
+- `quantbench.execution.account`: What an account holds and has open, in the same memory and judged by the same code as a backtest.
+- `quantbench.execution.algos`: How a large order is worked in small ones: when, how many, and never more than was asked for.
 - `quantbench.execution.alpaca`: The broker Alpaca behind the adapter's contract: what is proven is answered, what is not stays unknown, and nothing is rounded on the way.
+- `quantbench.execution.book`: What became of every order, as a fold over the journal: what a broker says is heard here, doubted, and booked once.
 - `quantbench.execution.broker`: What the workbench says to a broker and hears from it, and the one door through which an order leaves.
 - `quantbench.execution.conformance`: What every broker adapter must show before it trades: numbered cases against a venue that misbehaves on request.
+- `quantbench.execution.floor`: Everything that trades, in one place and one process: session, order book, Guardian, broker, journal.
+- `quantbench.execution.guard`: The one place where an order of any strategy becomes an order that may leave.
 - `quantbench.execution.line`: One connection to a venue's stream, kept alive: found out when it is silent, dialled again without a storm, never trusted before it has caught up.
+- `quantbench.execution.oms`: The way of an order: decided, judged, on the disk, sent once, and followed until the broker has proved what became of it.
+- `quantbench.execution.record`: What a session saw and what it made of it, on the disk, so that it can be asked again.
+- `quantbench.execution.router`: Which venues get how much of an order, so that all of it together costs least.
+- `quantbench.execution.shortfall`: What trading really cost: between the price at which it was decided and the money that is gone.
+- `quantbench.execution.simulate`: A whole trading day in which everything goes wrong, made of one integer.
 - `quantbench.gates.costs`: What is left when trading costs three times as much, when there is more capital, and when every price comes a bar late?
 - `quantbench.gates.eras`: Is anything left without the best year, the best weather, the best asset?
 - `quantbench.gates.fit`: Choose the parameters of a study on a window of its tape, the same way every time, and say whether the choice stands on a hill or on a needle.
@@ -74,20 +84,32 @@ Modules:
 - `quantbench.gates.verdict`: What a gate found: each limit beside the number it judges, what that proves, and what it does not.
 - `quantbench.gates.walkforward`: Choose the parameters on the past, trade the months that follow, choose again: what somebody would have earned who did not know the future.
 - `quantbench.ops.batch`: Many runbooks at a time, on this machine or on a cluster, and none of them twice.
+- `quantbench.ops.board`: What a person looks at before signing and while it trades: the conditions with links to what proves them, the monitors with their dates, and a button that halts.
 - `quantbench.ops.cells`: A runbook from its first cell to its last in this process, with proof of which cell read which parameter.
+- `quantbench.ops.certificate`: What may trade: this code, with these parameters and limits, judged by these verdicts, until that day, signed.
+- `quantbench.ops.checklist`: What a step up needs: each condition with its number in the protocol, what was found, how far from the limit, where it is written, and the command that makes what is missing.
 - `quantbench.ops.cli`: `qb`: what the workbench does without a notebook.
 - `quantbench.ops.data`: `qb data`: bring data into the lake, see what is there, ask what was known.
 - `quantbench.ops.doctor`: Is this machine fit to run the workbench, and if not, what is to be done?
 - `quantbench.ops.evidence`: What the gates found about one strategy, in one file that shows when it was edited.
 - `quantbench.ops.gate`: Every gate on one strategy, from a command line that ends as the verdict says.
+- `quantbench.ops.gateway`: The process that may send orders, and what anybody else may ask of it.
+- `quantbench.ops.heart`: A process says that it lives, in a way that works while nothing else does.
 - `quantbench.ops.journal`: `qb journal`: does the record of what happened still say what it said?
+- `quantbench.ops.leakcheck`: `qb leakcheck`: does the code in this file know its future?
+- `quantbench.ops.monitors`: What must stay true after a strategy was promoted, looked at on what was recorded, each with the day on which it is looked at again.
 - `quantbench.ops.page`: An executed notebook as one file that a browser shows and nothing in it can act.
 - `quantbench.ops.papermill`: `papermill --engine quantbench`: the command one has, the proof one lacks.
 - `quantbench.ops.parameters`: What a notebook may be told, declared where it is told: name, type, unit, range, choices.
+- `quantbench.ops.promote`: From research to paper to real money, one step at a time, each with its evidence, a name, a reason and a signature.
+- `quantbench.ops.replay`: Did the session do what its backtest would have done, and if not, what came apart first?
 - `quantbench.ops.report`: `qb report`: the tearsheet of a strategy, what two of them do not agree on, and the classic one with its numbers explained.
 - `quantbench.ops.runner`: A runbook in a process of its own: isolated, bounded, and never lost.
+- `quantbench.ops.sidecar`: The kill switch that works when the process that trades does not.
 - `quantbench.ops.specfile`: How files are to be read, written down in a file of its own.
+- `quantbench.ops.standing`: Where a strategy stands between research and real money, how it came there, and the ways down, which need nobody's leave.
 - `quantbench.ops.terminal`: What every command has in common: how it ends, what it prints, and which moment and lake it means.
+- `quantbench.ops.wire`: How a notebook asks the process that trades: a local socket, a key for each thing one may do, one line a message.
 - `quantbench.portfolio.costs`: What a trade costs: stated once, used alike by the portfolio that plans it and the engine that fills it.
 - `quantbench.reports.attribution`: Where the return came from: a benchmark, factors, kinds of market, and how soon the positions were taken.
 - `quantbench.reports.charts`: Small pictures for a page: drawn as text, light and dark, readable without colour, each with the same in numbers.
@@ -96,82 +118,12 @@ Modules:
 - `quantbench.reports.page`: One file that a browser shows without asking anybody: text, style, script and data in it, and nothing else may run.
 - `quantbench.reports.site`: The page that opens the reports: every strategy, what its gates said, and where to read more.
 - `quantbench.reports.tearsheet`: One file that tells in a minute whether to believe a run, and why.
+- `quantbench.risk.kill`: How trading is stopped, and why nothing that crashes, restarts or retries can start it again.
+- `quantbench.risk.limits`: The controls that a backtest cannot have: what to ask of an order when there is a broker, a clock and another strategy.
+- `quantbench.risk.rules`: What the law and the owner forbid, with the dates from which it holds.
 - `quantbench.strategies.crossover`: Hold an asset while its short average stands above its long one: the smallest complete strategy, on real prices.
 - `quantbench.strategies.drift`: A strategy whose edge was put into its market: what a gate must let pass, if it is worth anything.
+- `quantbench.strategies.pairs`: Sell the dear one and buy the cheap one of two assets that belong together, and wait: two assets in one compiled hook, and what is left after costs.
 - `quantbench.strategies.quoter`: Stand on both sides of a market, earn the spread, and lean against what one already holds: the base of market making, on a real order book."""
 
-from __future__ import annotations
-
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from .core.clock import WallClock
-    from .core.config import load
-    from .data.asof import history, latest
-    from .data.files import FileSource
-    from .data.ingest import ingest
-    from .data.seal import Project
-    from .data.sources import SampleSource
-    from .data.store import Lake
-    from .engine.backtest import backtest
-    from .engine.strategy import Strategy
-    from .engine.tape import Tape
-    from .engine.window import state, window
-    from .portfolio.costs import Costs
-
-__version__ = "0.1.0"
-
-# A name is imported when it is first used: `import quantbench` itself loads nothing heavy.
-_HOME = {
-    "Costs": "portfolio.costs",
-    "FileSource": "data.files",
-    "Lake": "data.store",
-    "Project": "data.seal",
-    "SampleSource": "data.sources",
-    "Strategy": "engine.strategy",
-    "Tape": "engine.tape",
-    "WallClock": "core.clock",
-    "backtest": "engine.backtest",
-    "history": "data.asof",
-    "ingest": "data.ingest",
-    "latest": "data.asof",
-    "load": "core.config",
-    "state": "engine.window",
-    "window": "engine.window",
-}
-
-__all__ = [
-    "Costs",
-    "FileSource",
-    "Lake",
-    "Project",
-    "SampleSource",
-    "Strategy",
-    "Tape",
-    "WallClock",
-    "backtest",
-    "history",
-    "ingest",
-    "latest",
-    "load",
-    "state",
-    "window",
-]
-
-
-def __getattr__(name: str) -> object:
-    if name in _HOME:
-        return getattr(import_module(f"quantbench.{_HOME[name]}"), name)
-    raise AttributeError(f"module 'quantbench' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted([*__all__, "__version__"])
-
-
-def load_ipython_extension(shell: Any) -> None:
-    "`%load_ext quantbench`: the cell magic `%%leakcheck`."
-    from .gates.leakcheck import register
-
-    register(shell)
+__version__ = "0.0.1"

@@ -346,6 +346,8 @@ def test_the_commands_are_those_documented() -> None:
         ("doctor",),
         ("gate",),
         ("report",),
+        ("promote",),
+        ("leakcheck",),
         *((name, one) for name, words in groups.items() for one in words.split()),
     }
     assert {tuple(path) for path in commands()} == expected
@@ -518,3 +520,92 @@ def test_a_clock_behind_what_it_dated_fails() -> None:
 def test_plain_keeps_what_json_can_hold() -> None:
     kept = {"a": [1, 0.1, True, None, "x"], "b": {"c": 2**70}}
     assert plain(kept) == kept and plain({1: {2}}) == {"1": [2]} and plain(float("-inf")) == "-inf"
+
+
+FEATURES = """import helper
+print("loading")
+
+
+def clean(bars):
+    return bars["close"].pct_change(helper.LENGTH)
+
+
+def ahead(bars):
+    return bars["close"].shift(-2)
+
+
+class Rule:
+    def on_bar(self, bar, market):
+        market.buy(1)
+
+
+def later(bars):
+    return bars["close"] * 2
+"""
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of features that imports one beside it, a notebook that checks a cell, and one that breaks before it."""
+    folder = tmp_path_factory.mktemp("features")
+    (folder / "helper.py").write_text("LENGTH = 5\n")
+    (folder / "features.py").write_text(FEATURES)
+    (folder / "clean.py").write_text("def f(bars):\n    return bars['close'].pct_change(5)\n")
+    begin = "from quantbench.ops.leakcheck import rows\nbars = rows(None)"
+    cells = {
+        "red": [begin, "%%leakcheck bars --sample 40\nx = bars['close'].shift(-1)"],
+        "green": [begin, "%%leakcheck bars --sample 40\nx = bars['close'].shift(1)", "assert len(x) == 300"],
+        "allowed": [begin, "%%leakcheck bars --sample 40 --label x=1\nx = bars['close'].shift(-1)"],
+        "broken": ["1 / 0", "%%leakcheck bars\nx = 1"],
+    }
+    for name, texts in cells.items():
+        code = {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None}
+        book = {
+            "nbformat": 4,
+            "nbformat_minor": 4,
+            "metadata": {},
+            "cells": [code | {"source": s} for s in texts],
+        }
+        (folder / f"{name}.ipynb").write_text(json.dumps(book))
+    stamps = [f"2024-01-{day:02d}" for day in range(2, 30)]
+    lines = [f"{day},{100 + n},2024-02-{n + 1:02d}" for n, day in enumerate(stamps)]
+    (folder / "bars.csv").write_text("\n".join(["time,close,published", *lines]) + "\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["features.py:clean"], 0, "clean: 1 column, 299 of 299 moments"),
+        (["features.py:ahead"], 1, "uses 2 bars of the future"),
+        (["features.py:ahead", "--label", "close=2"], 0, "clean"),
+        (["features.py:ahead", "--label", "close=1"], 1, "2 bars of the future, 1 allowed"),
+        (["features.py:ahead", "--sample", "9"], 1, "9 of 299 moments"),
+        (["features.py:Rule"], 0, "nothing found"),
+        (["features.py"], 1, "negative shift"),
+        (["clean.py"], 0, "nothing found"),
+        (["features.py:later", "--frame", "bars.csv"], 0, "clean"),
+        (["features.py:later", "--frame", "bars.csv", "--known", "published"], 1, "knows its future"),
+        (["red.ipynb"], 1, "uses 1 bar of the future"),
+        (["green.ipynb"], 0, "clean: 1 column, 40 of 299 moments"),
+        (["allowed.ipynb"], 0, "clean"),
+        (["features.py:claen"], 2, "clean"),
+        (["features.py:clean", "--label", "close"], 2, "NAME=BARS"),
+        (["broken.ipynb"], 3, "broken.ipynb, cell 1\n  value:   ZeroDivisionError"),
+        (["none.py"], 3, "QB-CLI-001"),
+        (["none.ipynb"], 3, "QB-NB-010"),
+        (["features.py:clean", "--frame", "none.csv"], 3, "QB-CLI-001"),
+    ],
+)  # fmt: skip
+def test_leakcheck_ends_as_it_found_it(features: Path, words: list[str], code: int, said: str) -> None:
+    """Fails if a leak ends with 0, a clean feature with 1, or what could not be tried with either."""
+    done = qb("leakcheck", *words, cwd=features)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert said in (done.stdout if code < 2 else done.stderr) and "Traceback" not in done.stderr
+
+
+def test_leakcheck_for_programs_prints_json_alone(features: Path) -> None:
+    done = qb("leakcheck", "features.py:ahead", "--json", cwd=features)
+    told = json.loads(done.stdout)
+    assert done.returncode == 1 and not told["clean"] and "loading" in done.stderr
+    assert [one["where"] for one in told["found"]] == ["ahead"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -174,10 +175,14 @@ def test_sectors_are_judged_when_they_are_known() -> None:
     moves[:, :3] += 0.0016
     study = Study(Holds(weight=0.15), made(moves), CHEAP)
     named = {f"S{k}": "tech" if k < 3 else "energy" for k in range(6)}
-    verdict = eras(study, Gates(), sectors=named)
+    verdict = eras(dataclasses.replace(study, sectors=named), Gates())
     assert verdict.checks[2].passed and not verdict.checks[3].passed
     assert {row["era"] for row in verdict.figures["sectors"]} == {"tech", "energy"}
-    assert {row["era"] for row in eras(study, Gates(), sectors={}).figures["sectors"]} == {"other"}
+    some = eras(dataclasses.replace(study, sectors={"S0": "tech"}), Gates())
+    assert {row["era"] for row in some.figures["sectors"]} == {"tech", "other"}
+    assert (
+        "sectors" not in eras(study, Gates()).figures and some.inputs["sectors"] != verdict.inputs["sectors"]
+    )
 
 
 @pytest.mark.parametrize("strategy", [Raises(), Holds(weight=0.0)], ids=["raises", "never trades"])

@@ -16,6 +16,10 @@ import pytest
 from books import write
 from test_batch import cluster
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
+from judge import crashed
+
+from quantbench.core.chain import Head, verify
 from quantbench.core.check import QuantbenchError
 from quantbench.gates.verdict import Check, Verdict
 from quantbench.ops.evidence import anchor, canonical, evidence, junit, read_evidence, summary
@@ -76,8 +80,14 @@ def test_passed_ends_with_0_and_writes_everything(place: Path, tmp_path: Path) -
     assert record["passed"] and [each["gate"] for each in record["verdicts"]] == ["walk_forward", "eras"]
     suite = ElementTree.parse(reports(place) / "junit.xml").getroot()
     assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("2", "0", "0")
+    proof = {one["parameter"]: (one["value"], one["cells"]) for one in record["proofs"]["eras"]}
+    assert proof["strategy"] == ("KnownDrift", [3]) and proof["limit"] == (0.5, [4])
+    assert set(record["proofs"]) == {"walk_forward", "eras"}
     assert "| walk\\_forward | passed |" in (tmp_path / "step.md").read_text()
     assert str(place) not in (reports(place) / "evidence.json").read_text()
+    qb(place, "all", *DRIFT, "--lake", str(tmp_path.parent / "away"))  # out of the folder one stands in
+    told = (reports(place) / "evidence.json").read_text()
+    assert '"value":"away"' in told and str(tmp_path.parent) not in told
 
 
 def test_a_second_run_keeps_every_byte_and_another_input_does_not(place: Path) -> None:
@@ -121,6 +131,18 @@ def test_a_gate_without_a_verdict_has_not_passed(place: Path, cell: str, said: s
     suite = ElementTree.parse(reports(place) / "junit.xml").getroot()
     assert suite.get("errors") == "1" and said in str(suite.find(".//error").get("message"))  # type: ignore[union-attr]
     assert (reports(place) / "permutation.html").exists()
+
+
+def test_the_nightly_batch_tells_a_crash_from_a_red_verdict(place: Path) -> None:
+    """Fails if a gate that ended without a verdict counts as one that said no, or the other way round."""
+    runbook(place / "books", "holdout")
+    red = qb(place, "all", *DRIFT, "-p", "limit=7", "--json")
+    assert red.returncode == 1 and crashed(json.loads(red.stdout)["gates"]) == []
+    runbook(place / "books", "permutation", "1 / 0")
+    lost = qb(place, "all", *DRIFT, "--json")
+    assert lost.returncode == 1
+    (said,) = crashed(json.loads(lost.stdout)["gates"])
+    assert said.startswith("permutation: ZeroDivisionError")
 
 
 @pytest.mark.parametrize(
@@ -221,6 +243,61 @@ def test_a_cluster_writes_the_same_evidence(place: Path, right: dict[str, bytes]
     assert right == {name: (reports(place) / name).read_bytes() for name in KEPT}
 
 
+TRIED = """from pathlib import Path
+
+from quantbench.engine.strategy import Strategy, param
+from quantbench.engine.study import Study
+from quantbench.engine.tape import Tape
+
+
+class Tried(Strategy):
+    "Counted where it is run."
+
+    days: int = param(5, low=1, high=50)
+
+    def on_bar(self, bar, market):
+        market.target_weight(bar.asset, 0.9 if bar.close > self.days else 0.0)
+
+    @classmethod
+    def study(cls, lake, as_of):
+        return Study(cls(), Tape.synthetic(sessions=200, seed=3).counted(Path("looks")))
+"""
+TRIAL = (
+    "import sys; from mine import Tried; Tried.study(None, None).with_parameters(days=int(sys.argv[1])).run()"
+)
+
+
+def test_a_further_trial_makes_multiplicity_run_anew_and_nothing_else(place: Path) -> None:
+    """Fails if evidence of multiplicity is kept although more was tried since, or is not although nothing was."""
+    for name in ("multiplicity", "eras"):
+        runbook(place / "books", name, "study.run().hash")
+    (place / "books" / "walk_forward.ipynb").unlink()
+    (place / "mine.py").write_text(TRIED)
+    (place / "pyproject.toml").write_text('[tool.quantbench]\nstrategies = ["mine"]\n')
+    environ = {"PYTHONPATH": f"{place}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    held = place / "reports" / "Tried" / "evidence.json"
+
+    def ran() -> list[str]:
+        done = qb(place, "all", "-s", "Tried", **environ)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return re.findall(r"^(multiplicity|eras)\b(?!.*\(kept\))", done.stdout, re.MULTILINE)
+
+    def tried(days: int) -> None:
+        command = [sys.executable, "-c", TRIAL, str(days)]
+        subprocess.run(command, check=True, cwd=place, env={**os.environ, **environ}, capture_output=True)
+
+    assert ran() == ["multiplicity", "eras"]
+    before = held.read_bytes()
+    tried(5)  # what was run already
+    assert ran() == [] and held.read_bytes() == before
+    tried(9)
+    assert ran() == ["multiplicity"]
+    record = read_evidence(held)
+    assert json.loads(before)["trials"]["trials"] == 1 and record["trials"]["trials"] == 2
+    assert verify(place / "looks", anchor=Head.parse(record["journal"])).anchored
+    assert ran() == []
+
+
 # ---- tampering -------------------------------------------------------------------------------------------------
 
 
@@ -231,10 +308,12 @@ def record(name: str = "Demo", note: str = "a note") -> dict[str, object]:
         for gate in ("walk_forward", "permutation")
     ]  # fmt: skip
     study = {"strategy": name, "data": "d1"}
+    proofs = {"walk_forward": [{"parameter": "seed", "value": 7, "unit": "", "cells": [3]}]}
     return evidence(
         study,
         "s1",
         verdicts,
+        proofs=proofs,
         trials={"trials": 812, "looks": 3},
         packages={"python": "3.11"},
         journal="3:1182:9f2c",

@@ -20,6 +20,7 @@ from quantbench.engine.backtest import backtest
 from quantbench.engine.metrics import Frequency, Track, intervals, measure
 from quantbench.engine.strategy import Strategy
 from quantbench.engine.tape import Tape
+from quantbench.gates.verdict import Verdict
 from quantbench.reports.charts import thinned
 from quantbench.reports.compare import diff
 from quantbench.reports.page import read, unpacked
@@ -107,6 +108,16 @@ def test_numbers_without_meaning_are_a_dash_and_never_a_crash(name):
     assert "nan" not in re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL).lower().replace("finan", "")
 
 
+def test_factors_are_explained_refused_or_said_to_be_none():
+    """Fails if a reader cannot tell that nothing was attributed from there being nothing to find."""
+    ours, other = track(), track(seed=2)
+    noise = np.random.default_rng(3).normal(0, 0.01, len(ours.returns))
+    page = tearsheet(ours, factors={"market": other, "<b>": noise})
+    assert "R² " in page and "&lt;b&gt;" in page and "names no factors" not in page
+    assert "The study names no factors" in tearsheet(ours)
+    assert "Not explained" in tearsheet(ours, factors={"short": noise[1:]})
+
+
 def test_a_run_that_never_traded_is_shown():
     class Idle(Strategy):
         "Do nothing."
@@ -125,6 +136,49 @@ class TestEvidence:
         assert said < page.index('id="equity"') and "47 of this hypothesis" in page and "3:1182:9f2c" in page
         assert "+0.3100" in page and ">unknown" in page and "7.50 times the modelled costs" in page
         assert result().provenance.data_hash[:16] in page and result().provenance.code_hash in page
+
+    def test_trials_and_luck_stand_in_the_verdict_and_in_a_section_of_their_own(self):
+        """Fails if a reader must open a notebook to learn that it is the best of many."""
+        page = tearsheet(result(), judged())
+        block, section = (
+            page[page.index('id="verdict"') : page.index('id="gates"')],
+            page[page.index('id="tried"') : page.index('id="equity"')],
+        )
+        for said in ("47 of this hypothesis", "not contaminated; 2 looks", "97.13 % that it is more than luck", "6.25 %", "p 0.021", "9.75 years needed, 11.50 there", "3:1182:9f2c"):  # fmt: skip
+            assert said in block, said
+        for said in ("0.81", "96.41 %", "18.50", "3.25", "12.50 %", "0.034", "0.410", "2019-01-02", "Versions of the idea: 3", "Sharpe ratios of the trials", "Rank outside"):  # fmt: skip
+            assert said in section, said
+
+    @pytest.mark.parametrize(
+        "figures",
+        [
+            {},
+            {"sharpe": None, "overfit": [], "trials": {"sharpes": [None, 0.5, 0.5, 0.5]}},
+            {"survives": {"further": [1], "deflated": []}},
+        ],
+    )
+    def test_a_multiplicity_gate_that_could_not_tell_is_shown(self, figures):
+        record = judged()
+        mine = next(v for v in record["verdicts"] if v["gate"] == "multiplicity")
+        other = Verdict.of(mine)
+        other = Verdict(other.gate, other.checks, "", "", other.inputs, figures)
+        record["verdicts"] = [other.record if v is mine else v for v in record["verdicts"]]
+        page = tearsheet(result(), record)
+        assert "– that it is more than luck" in page and "nothing to choose from" in page
+
+    def test_what_the_gates_were_told_stands_there_with_the_cells_that_read_it(self):
+        page = tearsheet(result(), judged())
+        made = page[page.index('id="made"') :]
+        assert "walk_forward 2, 5; cost_stress 2, 5" in made and "What the gates were told" in made
+        assert "What the gates were told" not in tearsheet(result())
+
+    def test_contamination_is_said_first(self):
+        record = judged()
+        record["trials"] |= {"contaminated": True, "looks": 5}
+        page = tearsheet(result(), record)
+        assert page.index("contaminated: seen too often to be out of sample; 5 looks") < page.index(
+            'id="equity"'
+        )
 
     def test_without_evidence_nothing_was_judged(self):
         page = tearsheet(result())
@@ -170,7 +224,7 @@ class TestEvidence:
         only = [v for v in record["verdicts"] if v["passed"]]
         page = tearsheet(result(), {**record, "verdicts": only})
         assert "Incomplete" in page and "holdout" in page
-        assert "✓ Passed all 1 gates" in tearsheet(
+        assert "✓ Passed all 2 gates" in tearsheet(
             result(), {**record, "verdicts": only, "missing": [], "passed": True}
         )
 

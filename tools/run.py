@@ -9,9 +9,10 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
-import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from judge import judge
 
 from quantbench.core.check import QuantbenchError
 from quantbench.core.clock import Calendar, WallClock
@@ -107,15 +108,8 @@ def heading(notebook: Path) -> tuple[str, str]:
 
 
 def gates() -> str:
-    """Two strategies judged: one whose edge is known, one that everybody knows. A failed gate is a result, not an error."""
-    ended = {}
-    for name in JUDGED:
-        words = ("gate", "all", "-s", name, "--lake", SETTINGS.paths.lake, "--out", REPORTS)
-        done = subprocess.run([str(BIN / "qb"), *map(str, words)], cwd=ROOT, capture_output=True, text=True)
-        if done.returncode not in (0, 1):
-            raise SystemExit(done.stdout + done.stderr)
-        ended[name] = "passed" if done.returncode == 0 else "failed a gate"
-    return ", ".join(f"{name} {how}" for name, how in ended.items())
+    """Two strategies judged: one whose edge is known, one that everybody knows. A failed gate is a result, a gate without a verdict an error."""
+    return ", ".join(f"{name} {judge(name)}" for name in JUDGED)
 
 
 def sheet(name: str) -> bool:
@@ -125,7 +119,13 @@ def sheet(name: str) -> bool:
     evidence = read_evidence(near) if near.exists() else None
     if evidence and any(evidence["study"].get(key) != value for key, value in study.inputs.items()):
         evidence = None  # of other data or code: the page says that nothing was judged
-    tearsheet(study.run(), evidence, folder / "tearsheet.html", benchmark=study.benchmark or None)
+    tearsheet(
+        study.run(),
+        evidence,
+        folder / "tearsheet.html",
+        benchmark=study.benchmark or None,
+        factors=study.factors,
+    )
     return evidence is not None
 
 

@@ -30,6 +30,7 @@ from quantbench.core.settings import (
     Gates,
     Guardian,
     Lake,
+    Monitors,
     Paths,
     Scale,
     Section,
@@ -95,6 +96,7 @@ class Settings(Shown):
     lake: Lake = field(default_factory=Lake)
     gates: Gates = field(default_factory=Gates)
     targets: Targets = field(default_factory=Targets)
+    monitors: Monitors = field(default_factory=Monitors)
     guardian: Guardian = field(default_factory=Guardian)
     broker: Broker = field(default_factory=Broker)
     scale: Scale = field(default_factory=Scale)

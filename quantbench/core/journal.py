@@ -284,6 +284,11 @@ class Journal:
         self._hold, self._clock = hold, clock
         self.identity, self.head, self._newest, self.dropped = state
 
+    @property
+    def path(self) -> Path:
+        "Where the journal lies, for readers."
+        return self._hold.path
+
     @classmethod
     def open(
         cls,

@@ -24,7 +24,7 @@ from .check import SECRET, QuantbenchError
 
 # %% auto #0
 __all__ = ['KEY_LIKE', 'Spec', 'at_most', 'at_least', 'number', 'words', 'redacted', 'unit', 'check_value', 'parse', 'Section',
-           'fields', 'Paths', 'Lake', 'Gates', 'Targets', 'Guardian', 'Broker', 'Scale']
+           'fields', 'Paths', 'Lake', 'Gates', 'Targets', 'Monitors', 'Guardian', 'Broker', 'Scale']
 
 # %% ../../nbs/core/04_settings.ipynb #f93747b7
 _UNITS = {
@@ -239,6 +239,18 @@ class Targets(Section):
     drawdown_fraction: float = number(0.15, 0.01, 1.0, "Drawdown below.")
     uptime_fraction: float = number(0.999, 0.9, 1.0, "Part of market hours the system is up.")
     accuracy_fraction: float = number(0.60, 0.0, 1.0, "Part of signals that point the right way.")
+
+
+@dataclass(frozen=True, slots=True)
+class Monitors(Section):
+    "What a strategy must keep to while it trades, where the protocol asks the question and names no number (ours)."
+
+    max_correlation_ratio: float = at_most(
+        0.7, 0.0, 1.0, "GT-14: correlation of daily returns with another live strategy."
+    )
+    max_cointegration_fraction: float = at_most(
+        0.05, 0.0001, 0.1, "GT-17: chance that a pair's prices are unrelated (p)."
+    )
 
 # %% ../../nbs/core/04_settings.ipynb #061a8e69
 @dataclass(frozen=True, slots=True)

@@ -907,7 +907,7 @@ class Market(_Orders):
     def amend(
         self: Any, order: int, quantity: float = math.nan, limit: float = math.nan, stop: float = math.nan
     ) -> int:
-        "Change what is left of an order; NaN leaves as it is."
+        "Change the whole quantity (filled part included), the limit or the stop of an order; NaN leaves it as it is."
         return self._write(AMEND, -1, MARKET, DAY, 0, order, quantity, limit, stop, *_NONE[2:])
 
     def cancel(self: Any, order: int) -> int:

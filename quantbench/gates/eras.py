@@ -1,6 +1,6 @@
 """Is anything left without the best year, the best weather, the best asset?
 
-**Contract.** `eras` runs the study once and adds up the logarithmic growth of each era. The gate: without its best era there is growth left, by year, by state of the market, by sector if sectors are given, and by asset if five or more were traded (the legs of a
+**Contract.** `eras` runs the study once and adds up the logarithmic growth of each era. The gate: without its best era there is growth left, by year, by state of the market, by sector if the study names sectors (what has none is `other`), and by asset if five or more were traded (the legs of a
 pair belong together). A history of one era has nothing left and fails. The market is the benchmark of the study, else the mean of its assets, in daily returns as an owner had them. Its state is rough while the deviation of the last 21 days is above the median that it had
 up to then, else calm; rising while the price is at or above its mean of 120 days, else falling; a period belongs to the state that was known when it began, never to one found later. What came before 84 days were known is an era of its own.
 A strategy that raises or does not trade is a failed check. Figures: `years`, `states`, `assets`, `sectors` (era, periods, part of the time, growth, part of the growth, Sharpe ratio), and `spans`, the dates at which the state changed."""
@@ -173,8 +173,8 @@ _OPEN = "Whether the next era is like any of these. States are few and coarse, a
 MANY = 5  # assets traded, from which one of them must not carry the result
 
 
-def eras(study: Study, gates: Gates, *, seed: int = 0, sectors: Mapping[str, str] | None = None) -> Verdict:
-    "The verdict; `sectors` by symbol."
+def eras(study: Study, gates: Gates, *, seed: int = 0) -> Verdict:
+    "The verdict."
     study = study.on(study.tape.load())
     inputs = rests_on(study, gates, seed)
     try:
@@ -198,8 +198,8 @@ def eras(study: Study, gates: Gates, *, seed: int = 0, sectors: Mapping[str, str
         "states": by_era(track, begun, STATES),
         "assets": by_group(result, symbols),
     }
-    if sectors is not None:
-        tables["sectors"] = by_group(result, [sectors.get(symbol, "other") for symbol in symbols])
+    if study.sectors:
+        tables["sectors"] = by_group(result, [study.sectors.get(symbol, "other") for symbol in symbols])
     figures: dict[str, JSON] = {name: list(_largest(rows)) for name, rows in tables.items()}
     figures["spans"] = _spans(times, weather)
     return Verdict("eras", _checks(tables), _PROVES, _OPEN, inputs, figures, _notes(tables, begun))

@@ -32,7 +32,7 @@ from ..core.show import Card, Shown, Table, Tone, readable
 from .lint import Finding, Lint, lint
 
 # %% auto #0
-__all__ = ['Function', 'Made', 'Run', 'Label', 'Leak', 'Leakcheck', 'leakcheck', 'check_cell', 'register']
+__all__ = ['Function', 'Made', 'Run', 'Label', 'Leak', 'Leakcheck', 'leakcheck', 'check_cell', 'magic_options', 'register']
 
 # %% ../../nbs/gates/113_leakcheck.ipynb #8b80d35e
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -677,7 +677,7 @@ def check_cell(
     return replace(result, notes=said + uncut + result.notes)
 
 # %% ../../nbs/gates/113_leakcheck.ipynb #e4fb6dee
-def _options(line: str) -> tuple[str, dict[str, Any]]:
+def magic_options(line: str) -> tuple[str, dict[str, Any]]:
     "The name of the frame, and what else the line says."
     options: dict[str, Any] = {"labels": {}, "sample": None}
     names = []
@@ -704,7 +704,7 @@ def _magic(shell: Any, line: str, cell: str) -> Leakcheck:
     "Check the cell, then run it."
     from IPython.utils.capture import capture_output
 
-    name, options = _options(line)
+    name, options = magic_options(line)
     with capture_output():
         result = check_cell(shell.transform_cell(cell), name, shell.user_ns, **options)
     shell.run_cell(cell)

@@ -16,7 +16,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -37,6 +37,7 @@ class Task:
 
     job: Job
     inputs: Mapping[str, str]
+    counted: Mapping[str, int] = field(default_factory=dict)  # what its verdict counts and no hash holds
 
     @property
     def name(self) -> str:
@@ -45,7 +46,8 @@ class Task:
     def key(self, packages: Mapping[str, str]) -> str:
         "SHA-256 of everything a run can depend on."
         code = [cell["source"] for cell in self.job.book["cells"] if cell["cell_type"] == "code"]
-        return digest({"code": code, "inputs": dict(self.inputs), "environment": dict(packages)})
+        rests = {"inputs": dict(self.inputs), "counted": dict(self.counted), "environment": dict(packages)}
+        return digest({"code": code, **rests})
 
 # %% ../../nbs/ops/171_batch.ipynb #0eeaa72b
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """`qb`: what the workbench does without a notebook.
 
-**Contract.** `qb` has the groups `data` and `journal` and the commands `doctor`, `gate` and `report`; each command lives in the module of its
+**Contract.** `qb` has the groups `data` and `journal` and the commands `doctor`, `gate`, `leakcheck`, `promote` and `report`; each command lives in the module of its
 name and is only put together here. `main` runs what was typed (or a list of words) and returns how it ended: 0 done, 1 a check
 failed, 2 used wrongly, 3 refused. Help, `--version` and usage errors load nothing heavy. Results go to the output stream,
 refusals to the error stream; with `--json` the output is one JSON value. A reader that goes away ends the command in silence."""
@@ -20,6 +20,8 @@ import quantbench
 from .data import data
 from .gate import gate
 from .journal import journal
+from .promote import promote_command
+from .leakcheck import leakcheck
 from .report import report
 from .terminal import FAILED, JsonOption, LakeOption, examples, group, run, say, show_json
 
@@ -37,9 +39,25 @@ qb.command(
 )(gate)
 qb.command(
     epilog=examples(
+        "qb leakcheck features.py",
+        "qb leakcheck features.py:momentum --frame bars.csv",
+        "qb leakcheck research.ipynb",
+    )
+)(leakcheck)
+qb.command(
+    epilog=examples(
         "qb report KnownDrift", "qb report KnownDrift --classic", "qb report diff one.html other.html"
     )
 )(report)
+qb.command(
+    "promote",
+    epilog=examples(
+        "qb promote key",
+        "qb promote KnownDrift --to paper --dry-run",
+        "qb promote KnownDrift --to paper --who Ada --why 'all gates passed'",
+        "qb promote status KnownDrift",
+    ),
+)(promote_command)
 
 
 def _version(asked: bool) -> None:

@@ -1,6 +1,6 @@
 """What the gates found about one strategy, in one file that shows when it was edited.
 
-**Contract.** `evidence` puts together what the gates said: the study's hashes, the verdicts in the order of the gates, which gates are missing, the trials, the versions, and whether all of it passed; a missing gate is no pass. It holds no time and no
+**Contract.** `evidence` puts together what the gates said: the study's hashes, the verdicts in the order of the gates, which gates are missing, what each runbook was told and which of its cells read it (`proofs`), the trials, the versions, and whether all of it passed; a missing gate is no pass. It holds no time and no
 place: equal findings give equal bytes. `read_evidence` returns a file's content if it has exactly those bytes, if every verdict is as it was written, and if all verdicts rest on one study and one set of settings; anything else is refused (QB-GATE-004). With a
 journal, the hash must stand there too: `anchor` puts it there. `junit` and `summary` say the same to a build server; text in them is escaped. `environment` names what computed, this package with a hash of its code."""
 
@@ -22,7 +22,7 @@ from typing import Any
 import quantbench
 from ..core.chain import read
 from ..core.check import QuantbenchError
-from ..core.clock import WallClock
+from ..core.clock import Clock, WallClock
 from ..core.journal import Journal
 from ..core.show import readable
 from ..gates.verdict import Check, Verdict
@@ -64,7 +64,9 @@ def environment() -> dict[str, str]:
     return found
 
 # %% ../../nbs/ops/165_evidence.ipynb #ac86bdee
-_KEYS = {"study", "settings", "verdicts", "missing", "trials", "passed", "environment", "journal", "hash"}
+_KEYS = {
+    "study", "settings", "verdicts", "missing", "proofs", "trials", "passed", "environment", "journal", "hash",
+}  # fmt: skip
 
 
 def evidence(
@@ -73,6 +75,8 @@ def evidence(
     verdicts: Sequence[Verdict],  # in the order of the gates
     *,
     missing: Sequence[str] = (),  # gates without a verdict
+    proofs: Mapping[str, Sequence[Mapping[str, Any]]]
+    | None = None,  # gate -> its parameters, as they were read
     trials: Mapping[str, Any],
     packages: Mapping[str, str],
     journal: str = "",  # a head of the journal of looks
@@ -81,7 +85,7 @@ def evidence(
     passed = bool(verdicts) and not missing and all(verdict.passed for verdict in verdicts)
     content = {
         "study": dict(study), "settings": settings, "verdicts": [verdict.record for verdict in verdicts], "missing": list(missing),
-        "trials": dict(trials), "passed": passed, "environment": dict(packages), "journal": journal,
+        "proofs": {name: list(rows) for name, rows in (proofs or {}).items()}, "trials": dict(trials), "passed": passed, "environment": dict(packages), "journal": journal,
     }  # fmt: skip
     return {**content, "hash": digest(content)}
 
@@ -95,7 +99,7 @@ def _believed(record: Any) -> bool:
     verdicts = [Verdict.of(each) for each in record["verdicts"]]
     held = record["study"] | {"settings": record["settings"]}
     agreed = all(v.inputs.get(name) == value for v in verdicts for name, value in held.items())
-    names = ("missing", "trials", "journal")
+    names = ("missing", "proofs", "trials", "journal")
     again = evidence(
         record["study"],
         record["settings"],
@@ -140,11 +144,13 @@ def _anchored(journal: Path) -> set[str]:
     return {str(record.payload["hash"]) for record in read(journal) if record.kind == _KIND}
 
 
-def anchor(record: Mapping[str, Any], journal: Path) -> None:
-    "Write its hash down, once."
+def anchor(
+    record: Mapping[str, Any], journal: Path, *, again: bool = False, clock: Clock | None = None
+) -> None:
+    "Write its hash down, once; `again`: what was found anew is as young as that."
     journal.parent.mkdir(parents=True, exist_ok=True)
-    with Journal.open(journal, clock=WallClock(), wait=30.0) as held:
-        if record["hash"] not in _anchored(journal):
+    with Journal.open(journal, clock=clock or WallClock(), wait=30.0) as held:
+        if again or record["hash"] not in _anchored(journal):
             held.append(
                 _KIND,
                 {"strategy": record["study"]["strategy"], "passed": record["passed"], "hash": record["hash"]},

@@ -146,7 +146,12 @@ def _tearsheet(
     record: Mapping[str, Any] | None = read_evidence(near) if judged and (evidence or near.exists()) else None
     result = study.run()
     return write(
-        result, record, target / "tearsheet.html", benchmark=study.benchmark or None, title=title
+        result,
+        record,
+        target / "tearsheet.html",
+        benchmark=study.benchmark or None,
+        factors=study.factors,
+        title=title,
     ), result.track
 
 

@@ -10,10 +10,12 @@ from datetime import datetime
 from typing import Any, ClassVar
 
 import numpy as np
+import pyarrow.compute as pc
 
 from ..core.types import AssetClass
-from ..data.asof import vintages
+from ..data.asof import latest, vintages
 from ..data.reference import members
+from ..data.store import Lake
 from ..engine.rows import found_assets
 from ..engine.strategy import Strategy, monthly, param
 from ..engine.study import Study, required
@@ -56,12 +58,12 @@ class CrossSectionalMomentum(Strategy):
 
     @classmethod
     def study(cls, lake: Any, as_of: datetime) -> Study:
-        "Among the members of the universe as known on each day, with all of the lake's bars adjusted for splits."
+        "Among the members of the universe as known on each day, with the lake's bars, adjusted for splits, of all that ever were one."
         listed = vintages(required(lake, cls), "membership", as_of=as_of).rows
         split = {"interval": "1d", "price_type": "trade", "adjustment": "split"}
-        names = {*found_assets(lake, "bars", as_of, None, split)} - {
-            "GOOG"
-        }  # its first rows are of the other class
+        ever = {*listed.filter(pc.equal(listed["universe"], cls.universe))["asset"].to_pylist()}
+        names = ever & {*found_assets(lake, "bars", as_of, None, split)}
+        names -= {"GOOG"}  # its first rows are of the other class
         read = Tape.from_lake(
             lake, as_of=as_of, assets=names, adjustment="split", specs=AssetClass.EQUITY, calendar="XNYS", incomplete="drop"
         )  # fmt: skip
@@ -69,9 +71,17 @@ class CrossSectionalMomentum(Strategy):
             cls.__name__, (cls,), {"membership": listed, "__doc__": cls.__doc__, "__module__": cls.__module__}
         )
         search = {"closes": (127, 190, 253), "part": (0.1, 0.2)}
-        return Study(
-            then(), read.load(), {"cash": 10_000_000.0}, search, beside={"membership": _hash(listed)}
-        )
+        beside, sectors = {"membership": _hash(listed)}, _sectors(lake, as_of)
+        return Study(then(), read.load(), {"cash": 10_000_000.0}, search, beside=beside, sectors=sectors)
+
+
+def _sectors(lake: Lake, as_of: datetime) -> dict[str, str]:
+    "The sector of each asset, as the lake classed it last: to judge by, not to choose by."
+    if "attributes" not in lake.tables():
+        return {}
+    rows = latest(lake, "attributes", as_of=as_of).rows
+    mine = rows.filter(pc.equal(rows["field"], "sector"))
+    return dict(zip(mine["asset"].to_pylist(), mine["text"].to_pylist(), strict=True))
 
 
 def _hash(rows: Any) -> str:
