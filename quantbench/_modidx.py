@@ -5415,6 +5415,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'quantbench.ops.gateway._Request.wait': ( 'ops/gateway.html#_request.wait',
                                                                                   'quantbench/ops/gateway.py'),
                                         'quantbench.ops.gateway._started': ('ops/gateway.html#_started', 'quantbench/ops/gateway.py'),
+                                        'quantbench.ops.gateway.admitted': ('ops/gateway.html#admitted', 'quantbench/ops/gateway.py'),
                                         'quantbench.ops.gateway.fills_command': ( 'ops/gateway.html#fills_command',
                                                                                   'quantbench/ops/gateway.py'),
                                         'quantbench.ops.gateway.halt_command': ( 'ops/gateway.html#halt_command',
