@@ -101,6 +101,7 @@ Modules:
 - `quantbench.ops.leakcheck`: `qb leakcheck`: does the code in this file know its future?
 - `quantbench.ops.monitors`: What must stay true after a strategy was promoted, looked at on what was recorded, each with the day on which it is looked at again.
 - `quantbench.ops.page`: An executed notebook as one file that a browser shows and nothing in it can act.
+- `quantbench.ops.paper`: A session from its start to what can be said about it, and the look at it that comes before the next one.
 - `quantbench.ops.papermill`: `papermill --engine quantbench`: the command one has, the proof one lacks.
 - `quantbench.ops.parameters`: What a notebook may be told, declared where it is told: name, type, unit, range, choices.
 - `quantbench.ops.promote`: From research to paper to real money, one step at a time, each with its evidence, a name, a reason and a signature.

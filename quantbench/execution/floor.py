@@ -59,6 +59,10 @@ class Running(Protocol):
 
     def step(self) -> bool: ...
 
+    def changes(self) -> tuple[Change, ...]:
+        "What it has heard of the order book since the last call."
+        ...
+
     def abandon(self, why: str) -> None:
         "It cannot go on: what was recorded is vouched for."
         ...
@@ -214,6 +218,8 @@ class Floor:
         if state is State.HALTED:
             return False
         worked = state is not State.KILLED and session.step()
+        for change in session.changes():
+            self._tell(change)
         if session.done or state is State.KILLED:
             self.stop()
         return worked

@@ -8,7 +8,7 @@ positions of order book and broker (a difference halts), writes result, marks an
 # %% ../../nbs/execution/137_session.ipynb #037f72e9
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -17,19 +17,28 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..core.check import within
+from ..core.check import QuantbenchError, within
 from ..core.clock import Clock, SimClock
-from ..engine.backtest import Session
+from ..core.journal import Journal
+from ..core.config import Settings
+from ..engine.backtest import Session, Setup
 from ..engine.events import Events, nanoseconds
+from ..engine.guardian import Limits
 from ..engine.result import Result
 from ..engine.study import Study
 from ..engine.tape import Tape
-from .broker import Arrival
-from .floor import Account
+from .book import Change
+from .broker import Adapter, Arrival, Seal
+from .floor import Account, Floor
+from .guard import Guardian
+from .oms import Oms
 from .record import Recorder, keep_result
+from ..risk.kill import Kill
+from ..risk.rules import Rules
 
 # %% auto #0
-__all__ = ['Replay', 'Drive', 'moment', 'Terms', 'Paper', 'differences', 'runs', 'next_run']
+__all__ = ['Venue', 'Driven', 'Admit', 'Replay', 'Drive', 'moment', 'Terms', 'Paper', 'differences', 'runs', 'next_run', 'opened',
+           'starts']
 
 # %% ../../nbs/execution/137_session.ipynb #248f1aa0
 _PIECE = 1024  # events between two looks at anything else
@@ -83,11 +92,15 @@ class Drive(Protocol):
     session: Session
 
     def feed(self, events: Events) -> None:
-        "These events happen; what follows from them has left and what the broker told is heard."
+        "These events happen, and the account's clock with them; what follows from them has left, and what the broker told is heard."
         ...
 
     def finish(self) -> None:
         "No more events."
+        ...
+
+    def changes(self) -> tuple[Change, ...]:
+        "What it has heard of the order book since the last call."
         ...
 
 
@@ -111,12 +124,13 @@ class Paper:
     "A session under way."
 
     def __init__(
-        self, terms: Terms, study: Study, account: Account, drive: Drive, feed: Any, folder: Path, *, clock: SimClock, wall: Clock
+        self, terms: Terms, study: Study, account: Account, drive: Drive, feed: Any, folder: Path, *, wall: Clock
     ) -> None:  # fmt: skip
         self.name, self.terms, self.study, self.account = terms.run, terms, study, account
-        self._drive, self._feed, self._folder, self._clock, self._wall = drive, feed, folder, clock, wall
+        self._drive, self._feed, self._folder, self._wall = drive, feed, folder, wall
         self.done, self.summary = False, dict[str, Any]()
         self._marked = wall.monotonic()
+        self._heard: tuple[Change, ...] = ()  # when it settled
         start: dict[str, Any] = {
             "run": terms.run, "strategy": terms.strategy, "stage": terms.stage, "lake": terms.lake, "as_of": terms.as_of,
             "certificate": terms.certificate, "broker": account.broker.name, "speed": float(getattr(feed, "speed", 1.0)),
@@ -135,7 +149,6 @@ class Paper:
                 self.stop()
             return False
         self._recorder.events(events)
-        self._clock.set(max(moment(int(events["known"][-1])), self._clock.now()))
         self._drive.feed(events)
         run = self._drive.session.memory.run[0]
         self._recorder.state(self._drive.session.binding.state(), int(run["now"]))
@@ -143,6 +156,10 @@ class Paper:
             self._recorder.mark()
             self._marked = now
         return True
+
+    def changes(self) -> tuple[Change, ...]:
+        heard, self._heard = (*self._heard, *self._drive.changes()), ()
+        return heard
 
     def status(self) -> dict[str, Any]:
         run, orders = self._drive.session.memory.run[0], self.account.oms.orders
@@ -171,9 +188,9 @@ class Paper:
         try:
             self._drive.finish()
             self._settle()
-            result = self._drive.session.result()
-            keep_result(self._folder, self.name, result, self.account.journal)
-            self.summary = self._summary(result)
+            self.summary = self._reconciled()
+            if self._drive.session.memory.run[0]["n_curve"] > 1:  # of one event there is no result
+                self.summary |= self._kept(self._drive.session.result())
         finally:
             self._recorder.mark()
             self._recorder.close()
@@ -192,16 +209,23 @@ class Paper:
         "What is open is cancelled, and its end is heard."
         self.account.oms.cancel_all(why="the session ends")
         for _ in range(10):
-            if not self.account.oms.pump() and not self.account.oms.open_orders:
+            heard = self.account.oms.pump()
+            self._heard += heard
+            if not heard and not self.account.oms.open_orders:
                 break
 
-    def _summary(self, result: Result) -> dict[str, Any]:
+    def _reconciled(self) -> dict[str, Any]:
         rows = differences(self.account)
         self.account.journal.append("reconciliation", {"clean": not rows, "differences": rows})
+        return {"reconciled": not rows, "differences": rows}
+
+    def _kept(self, result: Result) -> dict[str, Any]:
+        keep_result(self._folder, self.name, result, self.account.journal)
         return {
-            "result": result.hash, "fills": len(result.fills), "total_return": float(result.metrics["total return"]),
-            "reconciled": not rows, "differences": rows,
-        }  # fmt: skip
+            "result": result.hash,
+            "fills": len(result.fills),
+            "total_return": float(result.metrics["total return"]),
+        }
 
 
 def differences(account: Account) -> list[dict[str, str]]:
@@ -246,3 +270,67 @@ def next_run(folder: Path, strategy: str) -> str:
         if name.startswith(f"{stem}-") and (n := name[len(stem) + 1 :]).isdigit()
     ]
     return f"{stem}-{max(taken, default=0) + 1}"
+
+# %% ../../nbs/execution/137_session.ipynb #dedaa7a4
+Venue = Callable[[Seal, SimClock, Study], Adapter]  # makes the broker of a session
+Driven = Callable[[Study, Account], Drive]  # makes what drives its engine
+
+
+def opened(
+    folder: Path, study: Study, terms: Terms, feed: Any, *, venue: Venue, drive: Driven, settings: Settings, kill: Kill, wall: Clock
+) -> tuple[Account, Paper]:  # fmt: skip
+    "An account and the session in it; the first reconciliation is made here."
+    folder.mkdir(parents=True, exist_ok=True)
+    clock, seal, assets = SimClock(study.tape.span[0] - timedelta(seconds=1)), Seal(), study.tape.assets
+    setup = Setup(**study.choices)
+    cash = next(iter(setup.cash.values())) if isinstance(setup.cash, Mapping) else setup.cash
+    length = study.tape.interval.length if study.tape.interval else timedelta(0)
+    journal = Journal.open(folder / f"{terms.run}.journal", clock=clock)
+    try:
+        broker = venue(seal, clock, study)
+        guardian = Guardian(
+            assets, setup.limits or Limits.research(cash, length), settings.guardian, clock=clock,
+            rules=Rules.simulated(terms.run), kill=kill, seal=seal, journals=folder, append=journal.append,
+        )  # fmt: skip
+        guardian.note_account(broker.get_account())
+        guardian.note_clock((broker.time() - clock.now()).total_seconds())
+        oms = Oms(journal, guardian, broker, clock, run=terms.run, assets=assets)
+        account = Account(terms.run, assets, journal, guardian, oms, broker, clock, shared=True)
+        guardian.note_reconciliation(clock.now(), clean=not differences(account))
+        return account, Paper(terms, study, account, drive(study, account), feed, folder, wall=wall)
+    except BaseException:
+        journal.close()
+        raise
+
+# %% ../../nbs/execution/137_session.ipynb #a98b142e
+Admit = Callable[
+    [str, str, str, str], tuple[Study, str, str]
+]  # name, lake, as of, certificate -> study, hash, stage
+
+
+def starts(
+    *, settings: Settings, wall: Clock, admit: Admit, venue: Venue, drive: Driven
+) -> Callable[..., tuple[Account, Paper]]:
+    "A floor's `begin`."
+
+    def begin(
+        floor: Floor, *, strategy: str, certificate: str = "", feed: str = "replay", speed: float = 0.0, lake: str = "", as_of: str = "2026-11-01"
+    ) -> tuple[Account, Paper]:  # fmt: skip
+        if feed != "replay":
+            raise QuantbenchError("QB-GTW-015", where="feed", value=feed, allowed="replay: the study's tape")
+        study, held, stage = admit(strategy, lake, as_of, certificate)
+        replay, folder = Replay(study.tape, speed=speed, clock=wall), floor.folder / "runs"
+        terms = Terms(next_run(folder, study.name), strategy, lake, as_of, held, stage)
+        return opened(
+            folder,
+            study,
+            terms,
+            replay,
+            venue=venue,
+            drive=drive,
+            settings=settings,
+            kill=floor.kill_state,
+            wall=wall,
+        )
+
+    return begin

@@ -166,7 +166,7 @@ class Gateway:
         "What can be asked, and by whom."
         f, loop = self._floor, self._in_loop
         return {
-            "status": verb("read trade halt", lambda: self._status),
+            "status": verb("read trade halt", self._now),
             "orders": verb("read trade", lambda open_only=False, last=100: loop("orders", lambda: f.orders(open_only=open_only, last=min(last, _LAST))), {"open_only": bool, "last": int}),
             "fills": verb("read trade", lambda last=100: loop("fills", lambda: f.fills(last=min(last, _LAST))), {"last": int}),
             "positions": verb("read trade", lambda: loop("positions", f.positions)),
@@ -189,7 +189,7 @@ class Gateway:
     def halting(self) -> dict[str, Verb]:
         "What waits for nobody."
         return {
-            "status": verb("read trade halt", lambda: self._status),
+            "status": verb("read trade halt", self._now),
             "halt": verb("halt trade", self._floor.halt, who=str, reason=str),
             "kill": verb("halt trade", self.kill, who=str, reason=str),
         }
@@ -236,6 +236,7 @@ class Gateway:
         with suppress(Empty):
             for n in range(_AT_ONCE):  # who floods it with requests does not stop it from trading
                 self._requests.get(block=not (worked or n), timeout=self._pause).run()
+                self._status = self._looked()
 
     def _looked(self) -> dict[str, Any]:
         own = {
@@ -245,6 +246,11 @@ class Gateway:
             "sidecar": self._other.process if self._other.look() is Life.ALIVE else 0,
         }
         return {**own, **self._floor.status()}
+
+    def _now(self) -> dict[str, Any]:
+        "The last pass, how long ago it was, and the kill file as it is at this moment."
+        told = {**self._status, "loop_silent_seconds": round(self._own.silence, 1)}
+        return {**told, "state": "killed", "why": why} if (why := self._floor.killed()) else told
 
     def run(self) -> None:
         "Until it is told to end. Signals must be blocked in all threads of the process (see `main`)."
