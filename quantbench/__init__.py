@@ -65,7 +65,9 @@ Modules:
 - `quantbench.execution.floor`: Everything that trades, in one place and one process: session, order book, Guardian, broker, journal.
 - `quantbench.execution.guard`: The one place where an order of any strategy becomes an order that may leave.
 - `quantbench.execution.line`: One connection to a venue's stream, kept alive: found out when it is silent, dialled again without a storm, never trusted before it has caught up.
+- `quantbench.execution.live`: The loop: events to the strategy, orders to the order book of record, fills back to where a simulated fill would have been.
 - `quantbench.execution.oms`: The way of an order: decided, judged, on the disk, sent once, and followed until the broker has proved what became of it.
+- `quantbench.execution.paper`: The market simulator of the backtest as a broker: the same fills, but only for orders that came all the way.
 - `quantbench.execution.record`: What a session saw and what it made of it, on the disk, so that it can be asked again.
 - `quantbench.execution.router`: Which venues get how much of an order, so that all of it together costs least.
 - `quantbench.execution.shortfall`: What trading really cost: between the price at which it was decided and the money that is gone.

@@ -46,7 +46,7 @@ from .guardian import Limits
 from .ledger import set_costs
 from .loop import ON_FILL, ON_TIMER, advance, pass_time, prepare
 from quantbench.engine.memory import (
-    ASK, CANCELLED, EXPIRED, FAULT, GROW, INSIDE, NEVER, OUTSIDE, REJECTED, REPORT, SENT, TOLD_END, TOLD_FILL, Memory,
+    CANCELLED, ENDED, EXPIRED, FAULT, FEED, GROW, INSIDE, NEVER, OUTSIDE, REJECTED, REPORT, SENT, TOLD_END, TOLD_FILL, Memory,
 )  # fmt: skip
 from .orders import check_fault
 from .result import Provenance, Result
@@ -336,6 +336,7 @@ class Session:
         self.fed, self.stop = 0, int(NEVER)  # events that have happened, and how many may
         self.waiting, self.batch = blank(0), blank(0)
         self.inbox = np.zeros(0, REPORT)
+        self.beside: Any = None  # a venue in this process that goes on together with us: (session) -> status
         self.memory.run[0]["now"] = facts.first - 1
         self.binding.start()
 
@@ -361,6 +362,8 @@ class Session:
 
     def go_on(self) -> int:
         "On through what was fed. `SENT`: there is something in the outbox. `ASK`: the run waits for what its venue reports of the event at the cursor (of a venue that is asked)."
+        if self.beside is not None:
+            return self._gone(self.beside(self))
         events, end = self.batch, min(len(self.batch), self.stop - self.fed)
         return self._gone(self._run_on(advance, events.ctypes.data, end, self.memory.address()))
 
@@ -374,7 +377,7 @@ class Session:
         if status == FAULT:
             raise self._stopped(self.batch)
         check_fault(self.memory)
-        if status not in (SENT, ASK):
+        if status in (ENDED, FEED):
             run, cursor = self.memory.run[0], int(self.memory.run[0]["cursor"])
             self.fed, self.waiting, self.batch = self.fed + cursor, self.batch[cursor:], blank(0)
             run["venue"], run["cursor"] = max(int(run["venue"]) - cursor, 0), 0

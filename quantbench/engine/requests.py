@@ -125,11 +125,14 @@ def whole_lots(asset: Any, quantity: float) -> int:
 
 @kernel
 def to_tick(asset: Any, price: float, up: bool) -> float:
-    "The price if it is on the grid, else the next above or below it."
+    "The price on the grid, or the next above or below it: the float nearest to what an exact order says."
     steps = price / asset.tick
-    if not abs(steps) < MOST_LOTS or abs(steps - round(steps)) <= 1e-7:
+    if not abs(steps) < MOST_LOTS:
         return price
-    return (math.ceil(steps) if up else math.floor(steps)) * asset.tick
+    near = abs(steps - round(steps)) <= 1e-7
+    whole = round(steps) if near else math.ceil(steps) if up else math.floor(steps)
+    parts = round(1.0 / asset.tick)  # 9985 / 100 is 99.85, 9985 * 0.01 is not
+    return whole / parts if abs(parts * asset.tick - 1.0) < 1e-9 else whole * asset.tick
 
 # %% ../../nbs/engine/68_requests.ipynb #7c6bd358
 @kernel
@@ -154,6 +157,10 @@ def well_formed(run: Any, request: Any) -> bool:
     if kind == TRAILING and not 0.0 < request.trail < math.inf:
         return False
     if request.flags & POST_ONLY and (kind != LIMIT or tif >= IOC):
+        return False
+    if run.external != INSIDE and (request.group != 0 or request.flags & POST_ONLY or request.display > 0.0):
+        return False  # what no order of `core.types` can say does not leave
+    if run.external != INSIDE and (request.take == request.take or request.loss == request.loss):
         return False
     return 0.0 <= request.display < math.inf and request.group >= 0
 
