@@ -60,6 +60,8 @@ Modules:
 - `quantbench.execution.alpaca`: The broker Alpaca behind the adapter's contract: what is proven is answered, what is not stays unknown, and nothing is rounded on the way.
 - `quantbench.execution.book`: What became of every order, as a fold over the journal: what a broker says is heard here, doubted, and booked once.
 - `quantbench.execution.broker`: What the workbench says to a broker and hears from it, and the one door through which an order leaves.
+- `quantbench.execution.conformance`: What every broker adapter must show before it trades: numbered cases against a venue that misbehaves on request.
+- `quantbench.execution.faulty`: A venue that keeps exact books, behind a broker that loses, delays, repeats, reorders and falls silent.
 - `quantbench.execution.floor`: Everything that trades, in one place and one process: session, order book, Guardian, broker, journal.
 - `quantbench.execution.guard`: The one place where an order of any strategy becomes an order that may leave.
 - `quantbench.execution.line`: One connection to a venue's stream, kept alive: found out when it is silent, dialled again without a storm, never trusted before it has caught up.

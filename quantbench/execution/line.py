@@ -1,7 +1,7 @@
 """One connection to a venue's stream, kept alive: found out when it is silent, dialled again without a storm, never trusted before it has caught up.
 
 **Contract.** A `Line` runs a `Talk` (how one venue is dialled, greeted, heard and asked for what was missed) in a thread of its own, on one socket at a time. `ready` is true only while the line is open, has caught up, and has said something
-within three pulses. After a pulse of silence the line asks for a sign of life; after a second one without any, it is given up: a mute socket is found in two pulses, 10 seconds by default. It dials at once, then ever later (1 s doubling to 2 minutes, and up to a
+within three pulses. After a pulse of silence the line asks for a sign of life; after a second one without any, it is given up: a mute socket is found in two pulses, 10 seconds by default. It dials at once, then ever later (a fifth of a pulse, doubling to 24 pulses: 1 s to 2 minutes; and up to a
 quarter more), and never more than 12 times in 10 minutes. Every `sweep` seconds, and soon after something arrived that could not be read, it catches up again, which finds frames that got lost on a healthy socket; while that fails, the line stays open and is not ready. Whatever breaks is named in `trouble`. Time comes
 from the clock alone; `wait` is how the line sleeps."""
 
@@ -23,23 +23,22 @@ from ..core.clock import Clock
 __all__ = ['ATTEMPTS', 'WINDOW', 'Redial', 'Socket', 'Talk', 'Line']
 
 # %% ../../nbs/execution/133_line.ipynb #8efd9a32
-ATTEMPTS, WINDOW = 12, 600.0
-_FIRST, _LONGEST, _SETTLED = 1.0, 120.0, 60.0  # seconds
+ATTEMPTS, WINDOW = 12, 600.0  # seconds
 
 
 class Redial:
     "How long to wait before the next attempt; the same seed gives the same delays."
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0, *, first: float = 1.0) -> None:
         import numpy as np
 
-        self._random = np.random.default_rng(seed)
+        self._random, self._first = np.random.default_rng(seed), first
         self._dialled: deque[float] = deque(maxlen=ATTEMPTS)
         self._failures = 0
 
     def delay(self, now: float) -> float:
         "Seconds from now; the attempt then counts as made."
-        growing = min(_FIRST * 2 ** min(self._failures - 1, 30), _LONGEST) if self._failures else 0.0
+        growing = self._first * min(2.0 ** min(self._failures - 1, 30), 120.0) if self._failures else 0.0
         wait = growing * (1 + self._random.uniform(0, 0.25))
         if len(self._dialled) == ATTEMPTS:
             wait = max(wait, self._dialled[0] + WINDOW - now)
@@ -49,7 +48,7 @@ class Redial:
 
     def lived(self, seconds: float) -> None:
         "The connection that just ended had been good for so long."
-        if seconds >= _SETTLED:
+        if seconds >= 60 * self._first:
             self._failures = 0
 
 # %% ../../nbs/execution/133_line.ipynb #82464f94
@@ -89,7 +88,7 @@ class Line:
         wait: Callable[[float], object] | None = None,
     ) -> None:
         self._talk, self._clock, self._pulse, self._sweep = talk, clock, pulse, sweep
-        self._redial, self._stop = Redial(seed), threading.Event()
+        self._redial, self._stop = Redial(seed, first=pulse / 5), threading.Event()
         self._wait = wait or self._stop.wait
         self._thread: threading.Thread | None = None
         self._socket: Socket | None = None

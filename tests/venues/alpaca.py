@@ -90,6 +90,7 @@ class LocalAlpaca:
         self.frames: deque[dict[str, Any]] = deque()
         self.holding = False  # frames are kept back until `release`
         self.repeats, self.losses, self.rng = 1, 0.0, random.Random(0)
+        self.retell = False  # each fill is told again under another id
         self.mangle: Callable[[dict[str, Any]], bytes | str] | None = None
         self.mute = False
         self.refusals = 0  # connections of the stream to turn away
@@ -119,7 +120,8 @@ class LocalAlpaca:
         self.faults.clear()
         self.chance, self.mangle, self.repeats, self.losses = (lambda: None), None, 1, 0.0
         self.mute = self.expired = self.stuck_cancels = False
-        self.refusals = 0
+        self.retell, self.skew, self.refusals = False, timedelta(0), 0
+        self.duplicate_status = 422
 
     def fault_of(self, operation: str) -> Fault | None:
         for fault in self.faults:
@@ -213,13 +215,11 @@ class LocalAlpaca:
             if order["symbol"] == symbol and order["status"] in OPEN:
                 self.cross(order)
 
-    def trade(self, client_id: str, quantity: Decimal, price: Decimal, **how: Any) -> str:
+    def trade(self, client_id: str, quantity: Decimal, price: Decimal) -> str:
         with self.lock:
-            return self.execute(self.latest(client_id), quantity, price, **how)
+            return self.execute(self.latest(client_id), quantity, price)
 
-    def execute(
-        self, order: dict[str, Any], quantity: Decimal, price: Decimal, *, quiet: bool = False
-    ) -> str:
+    def execute(self, order: dict[str, Any], quantity: Decimal, price: Decimal) -> str:
         """One fill, whatever the state of the order: late fills are the venue's right."""
         execution = self.new_id()
         order["filled_qty"] += quantity
@@ -229,15 +229,13 @@ class LocalAlpaca:
         order["filled_at"], order["filled_avg_price"] = self.stamp(), text(price)
         self.move(order, quantity, price)
         self.record(order, execution, quantity, price)
-        if not quiet:
-            self.say(
-                "fill" if done else "partial_fill",
-                order,
-                execution_id=execution,
-                qty=text(quantity),
-                price=text(price),
-                position_qty=text(self.positions.get(order["symbol"], ZERO)),
-            )
+        facts = {
+            "qty": text(quantity),
+            "price": text(price),
+            "position_qty": text(self.positions.get(order["symbol"], ZERO)),
+        }
+        for name in (execution, self.new_id())[: 1 + self.retell]:
+            self.say("fill" if done else "partial_fill", order, execution_id=name, **facts)
         return execution
 
     def move(self, order: dict[str, Any], quantity: Decimal, price: Decimal) -> None:
@@ -462,6 +460,23 @@ class LocalAlpaca:
             at = next((i for i, a in enumerate(rows) if a["id"] == token), len(rows))
             rows = rows[at + 1 :]
         return rows[: int(query.get("page_size", 100))]
+
+
+def unreadable(_: dict[str, Any]) -> bytes:
+    return b'{"stream": "trade_updates", "data": {"event": "fi'
+
+
+def changed(**how: Any) -> Callable[[dict[str, Any]], bytes]:
+    """A way to mangle frames: fields of the message set to others, or computed from the old ones; None drops them."""
+
+    def mangle(frame: dict[str, Any]) -> bytes:
+        data = dict(frame["data"])
+        for name, value in how.items():
+            new = value(data.get(name)) if callable(value) else value
+            data = {k: v for k, v in data.items() if k != name} if new is None else data | {name: new}
+        return json.dumps(frame | {"data": data}).encode()
+
+    return mangle
 
 
 class Line:
