@@ -1034,6 +1034,22 @@ def test_a_session_without_a_record_is_not_watched_away(desk: Desk, study: Study
     assert standing.act(desk, "KnownDrift", standing.look(desk, "KnownDrift")).stage == "halted"
 
 
+def test_an_earlier_session_says_nothing_of_this_one(desk: Desk, study: Study) -> None:
+    in_micro(desk, study)
+    session(desk, "micro", sessions=3, cost=31.0)
+    assert standing.act(desk, "KnownDrift", standing.look(desk, "KnownDrift")).stage == "paper"
+    assert standing.look(desk, "KnownDrift") == ()  # without a certificate nothing can trade
+    up(desk, "paper")
+    assert code_of(lambda: standing.look(desk, "KnownDrift")) == "QB-PRO-006"
+    session(desk, "paper")
+    up(desk, "micro")
+    assert (
+        code_of(lambda: standing.look(desk, "KnownDrift")) == "QB-PRO-006"
+    )  # the dear fills were another certificate's
+    session(desk, "micro", sessions=3)
+    assert standing.act(desk, "KnownDrift", standing.look(desk, "KnownDrift")).stage == "micro"
+
+
 def test_what_was_measured_is_fed_back(desk: Desk, study: Study) -> None:
     judge(desk, study)
     standing.review(desk, "KnownDrift", "slippage", who="Ada", why="monthly", ratio=2.0, fills=9, root=0.82)
