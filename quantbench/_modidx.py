@@ -5338,6 +5338,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                           'quantbench.ops.checklist._measured': ( 'ops/checklist.html#_measured',
                                                                                   'quantbench/ops/checklist.py'),
                                           'quantbench.ops.checklist._money': ('ops/checklist.html#_money', 'quantbench/ops/checklist.py'),
+                                          'quantbench.ops.checklist._refused': ( 'ops/checklist.html#_refused',
+                                                                                 'quantbench/ops/checklist.py'),
                                           'quantbench.ops.checklist._whole': ('ops/checklist.html#_whole', 'quantbench/ops/checklist.py'),
                                           'quantbench.ops.checklist.checklist': ( 'ops/checklist.html#checklist',
                                                                                   'quantbench/ops/checklist.py'),
