@@ -70,6 +70,7 @@ Modules:
 - `quantbench.execution.paper`: The market simulator of the backtest as a broker: the same fills, but only for orders that came all the way.
 - `quantbench.execution.record`: What a session saw and what it made of it, on the disk, so that it can be asked again.
 - `quantbench.execution.router`: Which venues get how much of an order, so that all of it together costs least.
+- `quantbench.execution.session`: One strategy on one feed, from its first event to its result: paced, recorded, and reconciled at the end.
 - `quantbench.execution.shortfall`: What trading really cost: between the price at which it was decided and the money that is gone.
 - `quantbench.execution.simulate`: A whole trading day in which everything goes wrong, made of one integer.
 - `quantbench.gates.costs`: What is left when trading costs three times as much, when there is more capital, and when every price comes a bar late?
@@ -102,6 +103,7 @@ Modules:
 - `quantbench.ops.leakcheck`: `qb leakcheck`: does the code in this file know its future?
 - `quantbench.ops.monitors`: What must stay true after a strategy was promoted, looked at on what was recorded, each with the day on which it is looked at again.
 - `quantbench.ops.page`: An executed notebook as one file that a browser shows and nothing in it can act.
+- `quantbench.ops.paper`: A session from its start to what can be said about it, and the look at it that comes before the next one.
 - `quantbench.ops.papermill`: `papermill --engine quantbench`: the command one has, the proof one lacks.
 - `quantbench.ops.parameters`: What a notebook may be told, declared where it is told: name, type, unit, range, choices.
 - `quantbench.ops.promote`: From research to paper to real money, one step at a time, each with its evidence, a name, a reason and a signature.

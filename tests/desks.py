@@ -2,6 +2,7 @@
 
 python tests/desks.py gateway FOLDER VENUE SILENCE SIDECAR
 python tests/desks.py sidecar FOLDER VENUE SILENCE
+python tests/desks.py paper FOLDER
 
 Files in FOLDER tell the gateway what to suffer: BLOCK hangs its loop, FULL fills its disk, BURST has its session send orders as fast as it can.
 """
@@ -53,7 +54,7 @@ class Filling(Disk):
 class Session:
     """What a strategy does to a gateway: it sends, or it hangs."""
 
-    name = "busy"
+    name, done = "busy", False
 
     def __init__(self, floor: Floor, folder: Path) -> None:
         self.floor, self.folder = floor, folder
@@ -68,6 +69,12 @@ class Session:
 
     def status(self) -> dict:
         return {"run": self.name}
+
+    def changes(self) -> tuple:
+        return ()
+
+    def abandon(self, _why: str) -> None:
+        pass
 
     def arrival(self, _symbol: str) -> None:
         return None
@@ -104,5 +111,20 @@ def sidecar(folder: str, venue: str, silence: str) -> None:
     beside.run(Home.make(Path(folder)), Plain(Seal(), clock, venue), clock=clock, silence=float(silence))
 
 
+def paper(folder: str) -> None:
+    from mirror import mirrored
+
+    from quantbench.core.config import load
+    from quantbench.core.journal import read
+    from quantbench.ops.replay import require_seen
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1})
+    home, clock = Home.make(Path(folder)), WallClock()
+    begin = mirrored(load(), clock)
+    look = lambda journal: require_seen(read(journal))  # noqa: E731
+    floor = opened(home, lambda: Floor(home.folder, clock=clock, begin=begin, may_resume=look))
+    Gateway(home, floor, clock=clock, silence=60.0).run()
+
+
 if __name__ == "__main__":
-    {"gateway": gateway, "sidecar": sidecar}[sys.argv[1]](*sys.argv[2:])
+    {"gateway": gateway, "sidecar": sidecar, "paper": paper}[sys.argv[1]](*sys.argv[2:])

@@ -237,6 +237,9 @@ def test_every_way_to_kill_cancels_everything_whatever_is_broken(desk, way, brok
         desk.flag("BLOCK", False)
     desk.flag("BURST")
     until(lambda: desk.status_says("killed"), "the gateway does not know")
+    if broken is not full:  # then it cannot even write down that it refuses
+        with desk.client() as client:
+            assert client.place("Ann Lee", "SPY", "buy", "1")["state"] == "rejected"
     assert len(desk.venue.sends()) == sent, "something left after the kill"
 
 

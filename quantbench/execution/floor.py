@@ -1,6 +1,6 @@
 """Everything that trades, in one place and one process: session, order book, Guardian, broker, journal.
 
-**Contract.** A `Floor` has a journal of its own (starts, stops, kills, looks) and at most one `Account`: assets, journal of orders, Guardian, order book, broker, and the clock they live by. `step` is one pass: a piece of the session's feed, then what the broker told, then a kill that waits. `start` begins a session (QB-GTW-011 if one runs), `stop` ends it and cancels
+**Contract.** A `Floor` has a journal of its own (starts, stops, kills, looks) and at most one `Account`: assets, journal of orders, Guardian, order book, broker, and the clock they live by. `step` is one pass: a kill that waits, a piece of the session's feed (none while halted; a killed session ends), what the broker told. `start` begins a session (QB-GTW-011 if one runs), `stop` ends it and cancels
 what it has open. `halt` and `kill` may be called by any thread: the state is durable before anything else is done; what is cancelled is cancelled by the loop if it turns, by the caller if it does not. `resume` needs a person, a reason, and what `may_resume` asks. `place` takes an order by hand, in text that is exact, through the same order book and Guardian (QB-GTW-012 for
 what cannot be an order). Sessions that a crash ended are named `lost` at the next start. Everything that is told is plain JSON."""
 
@@ -55,8 +55,17 @@ class Running(Protocol):
     "A session under way."
 
     name: str
+    done: bool
 
     def step(self) -> bool: ...
+
+    def changes(self) -> tuple[Change, ...]:
+        "What it has heard of the order book since the last call."
+        ...
+
+    def abandon(self, why: str) -> None:
+        "It cannot go on: what was recorded is vouched for."
+        ...
 
     def status(self) -> dict[str, Any]: ...
 
@@ -196,11 +205,23 @@ class Floor:
             self._carry_out()
         worked = False
         try:
-            worked = self.session.step() if self.session is not None else False
+            worked = self._session_step(self.session) if self.session is not None else False
         except Exception as error:  # the strategy's, the feed's, the recorder's
             self._fail(error)
         if self.account is not None:
             worked = self._pump(self.account) or worked
+        return worked
+
+    def _session_step(self, session: Running) -> bool:
+        "Halted it waits; killed it ends; done it is put away."
+        state = self.kill_state.state()
+        if state is State.HALTED:
+            return False
+        worked = state is not State.KILLED and session.step()
+        for change in session.changes():
+            self._tell(change)
+        if session.done or state is State.KILLED:
+            self.stop()
         return worked
 
     def _pump(self, account: Account) -> bool:
@@ -224,6 +245,9 @@ class Floor:
         self._ended = {"run": session.name if session else "", "failed": why}
         if self.account is not None:
             self.account.oms.cancel_all(why="the session failed")
+        with suppress(Exception):  # the recorder may be what failed
+            if session is not None:
+                session.abandon(why)
         with suppress(QuantbenchError):  # a full disk may be why; the next start then calls it lost
             self.note("session.stop", {"run": self._ended["run"], "failed": why})
         self.publish({"kind": "session", "run": self._ended["run"], "state": "failed", "why": why})

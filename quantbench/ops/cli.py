@@ -1,6 +1,6 @@
 """`qb`: what the workbench does without a notebook.
 
-**Contract.** `qb` has the groups `data`, `journal` and `gateway` and the commands `doctor`, `gate`, `leakcheck`, `promote`, `report`, and of what trades `halt`, `kill`, `resume`, `orders`, `fills` and `positions`; each command lives in the module of its
+**Contract.** `qb` has the groups `data`, `journal` and `gateway` and the commands `doctor`, `gate`, `leakcheck`, `promote`, `report`, and of what trades `halt`, `kill`, `resume`, `orders`, `fills`, `positions` and `replay-diff`; each command lives in the module of its
 name and is only put together here. `main` runs what was typed (or a list of words) and returns how it ended: 0 done, 1 a check
 failed, 2 used wrongly, 3 refused. Help, `--version` and usage errors load nothing heavy. Results go to the output stream,
 refusals to the error stream; with `--json` the output is one JSON value. A reader that goes away ends the command in silence."""
@@ -30,6 +30,7 @@ from quantbench.ops.gateway import (
 from .journal import journal
 from .promote import promote_command
 from .leakcheck import leakcheck
+from .paper import replay_command
 from .report import report
 from .sidecar import kill_command
 from .terminal import FAILED, JsonOption, LakeOption, examples, group, run, say, show_json
@@ -75,6 +76,7 @@ for name, command, example in (
     ("orders", orders_command, "qb orders --open"),
     ("fills", fills_command, "qb fills -n 10"),
     ("positions", positions_command, "qb positions --json"),
+    ("replay-diff", replay_command, "qb replay-diff --last 1"),
 ):
     qb.command(name, epilog=examples(example))(command)
 
