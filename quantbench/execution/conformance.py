@@ -924,7 +924,10 @@ def _case_63(t: Trial) -> str:
         accepted(t.amend(quantity=quantity, price=price))
     insist(t.until(lambda: {r.quantity for r in t.of(Told.REPLACED)} >= {Decimal(8)}), t.told)
     found = t.found()
-    insist(found and (found.client_id, found.quantity, found.limit) == ("a", 8, Decimal("49.40")), found)
+    insist(
+        found and found.client_id == "a" and (found.quantity, found.limit) == (Decimal(8), Decimal("49.40")),
+        found,
+    )
     insist(t.stage.open("a") == 1 and t.stage.made("a") == 1, t.stage.open("a"))
     insist(not [r for r in t.listen() if r.told in (Told.CANCELLED, Told.REJECTED)], t.told)
     return "12, then 8"

@@ -121,12 +121,12 @@ class Line:
             began = self._clock.monotonic()
             try:
                 self._live()
-            except (OSError, QuantbenchError) as error:
+            except Exception as error:  # nothing may end the thread without a word
                 self._note(error)
             good, self._caught_up = self._caught_up, False
             self._redial.lived(self._clock.monotonic() - began if good else 0.0)
 
-    def _note(self, error: OSError | QuantbenchError) -> None:
+    def _note(self, error: Exception) -> None:
         self._caught_up = self._caught_up and isinstance(error, OSError)
         self.trouble = error.code if isinstance(error, QuantbenchError) else type(error).__name__
 
