@@ -551,6 +551,8 @@ class _Talk:
         try:
             message = _parse(frame)
             stream, data = str(message["stream"]), message["data"]
+            if not isinstance(data, Mapping):
+                raise TypeError("no data")
             if stream == "authorization" and data["status"] != "authorized":
                 raise QuantbenchError("QB-BRK-014", where="alpaca: stream", value=_word(data["status"]))
             good = stream != "trade_updates" or self._update(data)

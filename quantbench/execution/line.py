@@ -41,7 +41,7 @@ class Redial:
         growing = self._first * min(2.0 ** min(self._failures - 1, 30), 120.0) if self._failures else 0.0
         wait = growing * (1 + self._random.uniform(0, 0.25))
         if len(self._dialled) == ATTEMPTS:
-            wait = max(wait, self._dialled[0] + WINDOW - now)
+            wait = max(wait, self._dialled[0] + WINDOW - now + 1e-3)  # for clocks that round
         self._dialled.append(now + wait)
         self._failures += 1
         return wait
