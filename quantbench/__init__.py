@@ -61,6 +61,7 @@ Modules:
 - `quantbench.execution.book`: What became of every order, as a fold over the journal: what a broker says is heard here, doubted, and booked once.
 - `quantbench.execution.broker`: What the workbench says to a broker and hears from it, and the one door through which an order leaves.
 - `quantbench.execution.conformance`: What every broker adapter must show before it trades: numbered cases against a venue that misbehaves on request.
+- `quantbench.execution.faulty`: A venue that keeps exact books, behind a broker that loses, delays, repeats, reorders and falls silent.
 - `quantbench.execution.floor`: Everything that trades, in one place and one process: session, order book, Guardian, broker, journal.
 - `quantbench.execution.guard`: The one place where an order of any strategy becomes an order that may leave.
 - `quantbench.execution.line`: One connection to a venue's stream, kept alive: found out when it is silent, dialled again without a storm, never trusted before it has caught up.
@@ -127,4 +128,78 @@ Modules:
 - `quantbench.strategies.pairs`: Sell the dear one and buy the cheap one of two assets that belong together, and wait: two assets in one compiled hook, and what is left after costs.
 - `quantbench.strategies.quoter`: Stand on both sides of a market, earn the spread, and lean against what one already holds: the base of market making, on a real order book."""
 
-__version__ = "0.0.1"
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .core.clock import WallClock
+    from .core.config import load
+    from .data.asof import history, latest
+    from .data.files import FileSource
+    from .data.ingest import ingest
+    from .data.seal import Project
+    from .data.sources import SampleSource
+    from .data.store import Lake
+    from .engine.backtest import backtest
+    from .engine.strategy import Strategy
+    from .engine.tape import Tape
+    from .engine.window import state, window
+    from .portfolio.costs import Costs
+
+__version__ = "0.1.0"
+
+# A name is imported when it is first used: `import quantbench` itself loads nothing heavy.
+_HOME = {
+    "Costs": "portfolio.costs",
+    "FileSource": "data.files",
+    "Lake": "data.store",
+    "Project": "data.seal",
+    "SampleSource": "data.sources",
+    "Strategy": "engine.strategy",
+    "Tape": "engine.tape",
+    "WallClock": "core.clock",
+    "backtest": "engine.backtest",
+    "history": "data.asof",
+    "ingest": "data.ingest",
+    "latest": "data.asof",
+    "load": "core.config",
+    "state": "engine.window",
+    "window": "engine.window",
+}
+
+__all__ = [
+    "Costs",
+    "FileSource",
+    "Lake",
+    "Project",
+    "SampleSource",
+    "Strategy",
+    "Tape",
+    "WallClock",
+    "backtest",
+    "history",
+    "ingest",
+    "latest",
+    "load",
+    "state",
+    "window",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOME:
+        return getattr(import_module(f"quantbench.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'quantbench' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])
+
+
+def load_ipython_extension(shell: Any) -> None:
+    "`%load_ext quantbench`: the cell magic `%%leakcheck`."
+    from .gates.leakcheck import register
+
+    register(shell)

@@ -377,7 +377,7 @@ ADV_DAYS, VARIANCE_DAYS, YEAR = 20, 60, 365.0
 DAY = 86_400_000_000_000  # nanoseconds
 
 
-@kernel
+@inlined
 def learn_day(asset: Any) -> None:
     "Volume and variance of a day, if it had a price."
     if asset.last_time > asset.day_time and asset.state != 2:
@@ -418,12 +418,13 @@ def hold_over(run: Any, number: int, time: int, days: int) -> None:
 def accrue(run: Any, currency: int, time: int, days: int) -> None:
     "Interest on cash, and more of it on debt."
     cash, rate = read_float(run.cash, currency), read_float(run.interest, currency)
-    amount = cash * (rate + run.debit_spread if cash < 0 else rate) * days / YEAR
+    yearly = cash * (rate + run.debit_spread if cash < 0 else rate) * days
+    amount = yearly / YEAR if yearly != 0 else 0.0  # every day, and mostly nothing
     if amount != 0:
         pay(run, time, -1 - currency, currency, FLOW_FINANCING, amount, math.nan, 0)
 
 # %% ../../nbs/engine/64_ledger.ipynb #87383bf9
-@kernel
+@inlined
 def roll_day(run: Any, now: int) -> int:
     "End the days that are over at `now`. The first call of a run, with a `day_end` of 0, only begins a day."
     if run.n_flows + run.n_held + run.n_currencies > run.max_flows:
@@ -432,7 +433,8 @@ def roll_day(run: Any, now: int) -> int:
     if run.day_end <= 0:
         run.day_end = now - now % DAY + length
     else:
-        days = 1 + max(now - 1 - run.day_end, 0) // length
+        late = now - 1 - run.day_end
+        days = 1 + late // length if late >= length else 1
         time = run.day_end + (days - 1) * length
         for i in range(run.n_assets):
             learn_day(asset_record(run.assets, i))

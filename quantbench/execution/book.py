@@ -314,6 +314,7 @@ class _Fold:
         line = self.lines[p["id"]]
         self._learn(line, p)
         line.doubtful = p["doubtful"]
+        line.suspect = None if p.get("settled") else line.suspect
         self._move(line, OrderState(p["state"]), p["at"], p["why"])
         self._settle(line)
 
@@ -403,7 +404,9 @@ class _Fold:
     def _checked(self, p: Mapping[str, Any]) -> None:
         line = self.lines[p["id"]]
         self._learn(line, p)
-        line.suspect = None if p["agreed"] else line.suspect
+        if p["agreed"]:
+            line.suspect = None
+            line.cum = min(line.cum, line.filled) if line.busts else line.cum
         line.pending = None if p["unamended"] else line.pending
         self._settle(line)
 
@@ -692,8 +695,8 @@ class _States(_Fills):
             if r.filled is not None and r.filled > line.cum:
                 self._now(line, line.state, at, why, r)
             return None
-        if state is OrderState.REJECTED and line.filled:
-            state = OrderState.CANCELLED  # what is bought stays bought
+        if state is OrderState.REJECTED and line.state is OrderState.PARTIAL:
+            state = OrderState.CANCELLED  # what is bought stays bought, and what was busted had been
         return self._now(line, state, at, why, r)
 
     def _hear_replaced(self, line: _Line, r: Report, at: datetime) -> None:
@@ -858,7 +861,8 @@ class Book(_States):
     def _agree(self, line: _Line, order: BrokerOrder, at: datetime, settled: bool) -> None:
         unamended = settled and line.pending is not None and _same(line.record["order"], order)
         same = order.filled == line.filled
-        news = (line.suspect and same) or unamended or line.cum < order.filled <= line.most
+        stale = line.busts and line.cum > line.filled  # a total from before the bust
+        news = (same and (line.suspect or stale)) or unamended or line.cum < order.filled <= line.most
         if news:
             self.emit(
                 "order.checked",
@@ -870,6 +874,8 @@ class Book(_States):
                 agreed=same,
             )
             self.complete(line, at)
+        if same and order.state is OrderState.FILLED and not line.ended:  # a bust took away some of it
+            self._now(line, OrderState.FILLED, at, f"the broker shows it {order.word}", order)
 
     def adopt(self, order: BrokerOrder, asset: Asset, at: datetime) -> _Line:
         "Somebody else's order: it is counted, and its fills are booked."
@@ -899,8 +905,8 @@ class Book(_States):
         return line
 
     def ended_here(self, line: _Line, state: OrderState, why: str, at: datetime) -> None:
-        "The end of an order that was not told by the broker."
-        self.emit("order.state", at, id=line.id, state=state.value, why=why, doubtful=False)
+        "The end of an order that was not told by the broker: it never left, its children ended, or a person knows."
+        self.emit("order.state", at, id=line.id, state=state.value, why=why, doubtful=False, settled=True)
         self._tell(line, why, at)
 
     def doubt(self, line: _Line, why: str, at: datetime) -> None:

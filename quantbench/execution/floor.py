@@ -13,6 +13,7 @@ import re
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -193,14 +194,39 @@ class Floor:
         "One pass; False: there was nothing to do."
         if self._wanted:
             self._carry_out()
-        worked = self.session.step() if self.session is not None else False
+        worked = False
+        try:
+            worked = self.session.step() if self.session is not None else False
+        except Exception as error:  # the strategy's, the feed's, the recorder's
+            self._fail(error)
         if self.account is not None:
-            changes = self.account.oms.pump()
-            for change in changes:
-                self._tell(change)
-            self._heed_halt(self.account)
-            worked = worked or bool(changes)
+            worked = self._pump(self.account) or worked
         return worked
+
+    def _pump(self, account: Account) -> bool:
+        try:
+            changes = account.oms.pump()
+        except (
+            QuantbenchError
+        ) as error:  # the journal takes nothing any more: the order book sends nothing any more
+            self.kill_state.stop(State.HALTED, why=f"{error.code}: {error.value}", who="order book")
+            return False
+        for change in changes:
+            self._tell(change)
+        self._heed_halt(account)
+        return bool(changes)
+
+    def _fail(self, error: Exception) -> None:
+        "A session that cannot go on: halted, what it has open is cancelled, and the process goes on."
+        session, self.session = self.session, None
+        why = f"{type(error).__name__}: {getattr(error, 'code', '')} {getattr(error, 'value', error)}"[:300]
+        self.kill_state.stop(State.HALTED, why=why, who="session")
+        self._ended = {"run": session.name if session else "", "failed": why}
+        if self.account is not None:
+            self.account.oms.cancel_all(why="the session failed")
+        with suppress(QuantbenchError):  # a full disk may be why; the next start then calls it lost
+            self.note("session.stop", {"run": self._ended["run"], "failed": why})
+        self.publish({"kind": "session", "run": self._ended["run"], "state": "failed", "why": why})
 
     def _heed_halt(self, account: Account) -> None:
         "The order book stopped by itself: the whole floor is told."
@@ -338,9 +364,10 @@ class Floor:
     def status(self) -> dict[str, Any]:
         state, account = self.kill_state.state(), self.account
         causes = [str(cause) for cause in self.kill_state.causes]
+        waits = "started, and not yet reconciled" if state is State.HALTED else ""
         told: dict[str, Any] = {
             "state": _STATES[state],
-            "why": causes[-1] if causes else "",
+            "why": causes[-1] if causes else waits,
             "lost": list(self.lost),
         }
         if account is not None:

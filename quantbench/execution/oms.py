@@ -740,7 +740,7 @@ class Oms:
                     "QB-OMS-009", where=f"order {line.id}", value=f"{line.state} to {state}"
                 )
             with self._writing():
-                final = OrderState.CANCELLED if line.filled else state
+                final = OrderState.CANCELLED if line.state is OrderState.PARTIAL else state
                 self._book.ended_here(line, final, f"{name}: {reason}", self._now())
             self._heed()
 

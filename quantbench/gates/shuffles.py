@@ -34,7 +34,7 @@ __all__ = ['GAP', 'HIGH', 'LOW', 'CLOSE', 'VOLUME', 'CARRIED', 'UNITS', 'METHODS
 # %% ../../nbs/gates/105_shuffles.ipynb #63a736b3
 _STEP, _FIRST, _SECOND = (np.uint64(n) for n in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 _27, _30, _31, _32 = (np.uint64(n) for n in (27, 30, 31, 32))
-_LOW = np.uint64(0xFFFFFFFF)
+_LOW, _ONE, _NONE = np.uint64(0xFFFFFFFF), np.uint64(1), np.uint64(0)
 
 
 @inlined
@@ -48,7 +48,7 @@ def scrambled(counter: Any) -> Any:
 @inlined
 def below(bits: Any, count: Any) -> Any:
     "A number from 0 up to `count`, of the upper 32 bits."
-    return np.int64(((bits >> _32) * np.uint64(count)) >> _32)
+    return ((bits >> _32) * np.uint64(count)) >> _32
 
 
 @inlined
@@ -65,11 +65,13 @@ def permute(order: Any, bounds: Any, source: Any, seed: int, number: int, stream
     for unit in range(len(source)):
         source[unit] = unit
     for group in range(len(bounds) - 1):
-        first = bounds[group]
-        for k in range(bounds[group + 1] - 1, first, -1):
+        first, count = np.uint64(bounds[group]), np.uint64(bounds[group + 1] - bounds[group])
+        while count > _ONE:
             counter += _STEP
-            here, there = order[k], order[first + below(scrambled(counter), k - first + 1)]
+            here = np.uint64(order[first + count - _ONE])
+            there = np.uint64(order[first + below(scrambled(counter), count)])
             source[here], source[there] = source[there], source[here]
+            count -= _ONE
 
 
 @entry
@@ -78,12 +80,13 @@ def resample(order: Any, bounds: Any, source: Any, seed: int, number: int, block
     counter = origin(seed, number, 0)
     chance = np.uint64(min(4294967296.0 / block, 4294967295.0))
     for group in range(len(bounds) - 1):
-        first, count, place = bounds[group], bounds[group + 1] - bounds[group], 0
+        first, count = bounds[group], bounds[group + 1] - bounds[group]
+        place: Any = 0
         for k in range(count):
             counter += _STEP
             bits = scrambled(counter)
             if k == 0 or (bits & _LOW) < chance:
-                place = below(bits, count)
+                place = np.int64(below(bits, count))
             else:
                 place = place + 1 if place + 1 < count else 0
             source[order[first + k]] = order[first + place]
@@ -144,7 +147,7 @@ def put_together(
     events: Any, walk: Any, parts: Any, carried: Any, grids: Any, starts: Any, gaps: Any, bodies: Any
 ) -> None:  # fmt: skip
     "The bodies of `events` in another order: each unit with the gaps of one unit and the bars of another."
-    bar, other, unit, last = 0, 0, 0, -1
+    bar, other, unit, last = _NONE, 0, _NONE, -1
     price, units, grid = 0.0, 1.0, 0.0
     for i in range(len(events)):
         event = events[i]
@@ -154,19 +157,19 @@ def put_together(
             last = event.asset
             price, units, grid = walk[last, CARRIED], walk[last, UNITS], grids[last]
         if event.kind == KIND_BAR:
-            if bar == starts[unit + 1]:
-                unit += 1
-            place = bar - starts[unit]
-            body = parts[starts[bodies[unit]] + place]
+            if bar == np.uint64(starts[unit + _ONE]):
+                unit += _ONE
+            place = bar - np.uint64(starts[unit])
+            body = parts[np.uint64(starts[np.uint64(bodies[unit])]) + place]
             if price > 0.0:
-                opened = price * parts[starts[gaps[unit]] + place, GAP]
+                opened = price * parts[np.uint64(starts[np.uint64(gaps[unit])]) + place, GAP]
                 price = opened * body[CLOSE]
                 event.open, event.close = on_grid(opened, grid), on_grid(price, grid)
                 event.high, event.low = on_grid(opened * body[HIGH], grid), on_grid(opened * body[LOW], grid)
                 event.volume = body[VOLUME] * units
             else:
                 price = event.close
-            bar += 1
+            bar += _ONE
         else:
             before, amount, paid = carried[other]
             scale = price / before if before > 0.0 else 1.0

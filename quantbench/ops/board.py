@@ -66,7 +66,7 @@ def _row(item: Item, folder: str) -> str:
     todo = f"<div><code>{html.escape(item.command)}</code></div>" if item.command and not item.passed else ""
     cells = (
         f'<span style="color:{colour};font-weight:700">{mark}</span>', f'<span style="{_DIM}">{html.escape(item.id)}</span>', html.escape(item.what) + todo,
-        f"<b>{html.escape(item.value)}</b>", html.escape(item.limit), _bar(item), _linked(item, folder),
+        f"<b>{html.escape(item.value)}</b>", html.escape(item.limit), f'<span style="white-space:nowrap">{_bar(item)}</span>', _linked(item, folder),
     )  # fmt: skip
     return "<tr>" + "".join(f'<td style="{_CELL}">{cell}</td>' for cell in cells) + "</tr>"
 
@@ -108,21 +108,20 @@ class Board(Shown):
     name: str
     stop: Callable[[str], object] | None = None  # halts what runs; told why
     session: Shown | None = None  # what it shows of itself
-    said: list[str] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)  # what went wrong
 
     @property
     def standing(self) -> Status:
         return status(self.desk, self.name)
 
-    def findings(self) -> Sequence[Finding]:
-        "Of the monitors; none before a session has recorded anything."
+    def findings(self) -> Sequence[Finding] | None:
+        "Of the monitors; None before the session has recorded anything."
         try:
             return look(self.desk, self.name)
         except QuantbenchError as refusal:
             if refusal.code != "QB-PRO-006":
                 raise
-            self.said[:] = [f"nothing was recorded in {self.standing.stage} yet"]
-            return ()
+            return None
 
     def halt(self, why: str = "the button", who: str = "") -> Status:
         "Stop what runs, revoke the certificate."
@@ -134,17 +133,17 @@ class Board(Shown):
         return held
 
     def card(self) -> Card:
-        held, found = self.standing, self.findings()
-        monitors = findings_card(found)
-        said = "; ".join(self.said) or (monitors.headline if found else "no monitor is asked in this stage")
-        card = held.card()
-        return Card(
-            card.title,
-            f"{card.headline}: {said}",
-            monitors.tone if found else card.tone,
-            card.rows,
-            (*(monitors.tables if found else ()), *card.tables),
+        held, found = self.standing.card(), self.findings()
+        monitors = findings_card(found or ())
+        quiet = (
+            f"nothing was recorded in {self.standing.stage} yet"
+            if found is None
+            else "no monitor is asked here"
         )
+        said = "; ".join(self.said) or (monitors.headline if found else quiet)
+        tone = monitors.tone if found else held.tone
+        tables = (*(monitors.tables if found else ()), *held.tables)
+        return Card(held.title, f"{held.headline}: {said}", tone, held.rows, tables)
 
     def page(self) -> str:
         inside = self.session._repr_html_() if self.session is not None else ""

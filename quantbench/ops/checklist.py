@@ -94,16 +94,13 @@ class Checklist(Shown):
             else f"all {len(self.items)} conditions are met"
         )
         rows = tuple(
-            ("passed" if item.passed else "MISSING", item.id, item.what, item.value, item.limit, readable(item.margin) if math.isfinite(item.margin) else "", item.evidence)
+            ("passed" if item.passed else "MISSING" if item.command else "FAILED", item.id, item.what, item.value, item.limit, readable(item.margin) if math.isfinite(item.margin) else "", item.evidence)
             for item in self.items
         )  # fmt: skip
         names = ("", "", "condition", "value", "limit", "margin", "evidence")
-        commands = dict.fromkeys(item.command for item in missing if item.command)
-        todo = Table(
-            ("to do", ""),
-            tuple((item.what, item.command) for item in missing if item.command in commands),
-            (False, False),
-        )
+        commands = {item.command: item.what for item in reversed(missing) if item.command}
+        lines = tuple((what, command) for command, what in reversed(commands.items()))
+        todo = Table(("to do", ""), lines, (False, False))
         terms = [Row(name, value, note="of the certificate") for name, value in self.terms.items()]
         tables = (
             Table(names, rows, (False, False, False, True, False, True, False)),
@@ -205,19 +202,21 @@ _NUMBERS = {  # what of a verdict the protocol has a number for
 def _judged(verdict: Verdict, evidence: str, command: str) -> Iterator[Item]:
     "The checks that have a number, of several with one name the worst; else the one that decides; and every check that failed."
     kinds: dict[tuple[str, str], Check] = {}
+    numbers: dict[str, str] = {}
     for check in verdict.checks:
-        kind = next(
-            (key for key in _NUMBERS if key[0] == verdict.gate and check.name.startswith(key[1])), None
-        )
+        kind = next((k for k in _NUMBERS if k[0] == verdict.gate and check.name.startswith(k[1])), None)
+        numbers[check.name] = _NUMBERS[kind] if kind else "gate"
         if kind and (kind not in kinds or not check.margin >= kinds[kind].margin):
             kinds[kind] = check
-    shown = {check.name: _NUMBERS[kind] for kind, check in kinds.items()}
-    failed = {check.name: "gate" for check in verdict.checks if not check.passed}
-    rest = {verdict.worst.name: "gate"} if verdict.worst and not shown else {}
-    names = failed | rest | shown
+    names = {check.name for check in verdict.checks if not check.passed} | {
+        check.name for check in kinds.values()
+    }
+    if not names and verdict.worst:
+        names = {verdict.worst.name}
     for check in verdict.checks:
-        if check.name in names:
-            yield _checked(names[check.name], check, evidence, command, f"{verdict.gate}: {check.name}")
+        if check.name in names:  # what was found will be found again: a command is for what was not
+            again = "" if math.isfinite(check.value) else command
+            yield _checked(numbers[check.name], check, evidence, again, f"{verdict.gate}: {check.name}")
     if not verdict.checks:
         yield Item(
             "gate",
@@ -276,13 +275,11 @@ def _whole(desk: Desk, study: Study, parameters: Mapping[str, Any]) -> Iterator[
         span,
         fills > 0,
         evidence="tearsheet.html",
-        command=f"qb report {study.name}",
     )
     yield _checked(
         "GT-06",
         Check("backtest: max drawdown", fall, "below", desk.settings.gates.max_drawdown_fraction, "fraction"),
         "tearsheet.html",
-        f"qb report {study.name}",
     )
 
 # %% ../../nbs/ops/184_checklist.ipynb #3298c65b
@@ -292,19 +289,12 @@ def _family(desk: Desk, study: Study, record: Mapping[str, Any]) -> Iterator[Ite
     from quantbench.gates.trials import traits
     from quantbench.ops.certificate import lineage_of
 
-    opened = {each["gate"]: each["figures"].get("lineage", "none") for each in record["verdicts"]}.get(
-        "holdout", "none"
-    )
-    mine = lineage_of(type(study.strategy))
-    yield Item(
-        "G30",
-        "lineage the holdout was opened for",
-        mine,
-        opened,
-        mine == opened,
-        evidence="holdout.html",
-        command=_gates_command(desk, study.name, "holdout"),
-    )
+    opened = {each["gate"]: each["figures"].get("lineage", "none") for each in record["verdicts"]}
+    mine, theirs = lineage_of(type(study.strategy)), opened.get("holdout", "")
+    if theirs:  # without a verdict the gate itself is missing
+        yield Item(
+            "G30", "lineage the holdout was opened for", mine, theirs, mine == theirs, evidence="holdout.html"
+        )
     ended = {
         n: s
         for n, s in relatives(desk, study.name, traits(code_of(type(study.strategy)))).items()

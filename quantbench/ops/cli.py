@@ -1,6 +1,6 @@
 """`qb`: what the workbench does without a notebook.
 
-**Contract.** `qb` has the groups `data` and `journal` and the commands `doctor`, `gate`, `leakcheck`, `promote` and `report`; each command lives in the module of its
+**Contract.** `qb` has the groups `data`, `journal` and `gateway` and the commands `doctor`, `gate`, `leakcheck`, `promote`, `report`, and of what trades `halt`, `kill`, `resume`, `orders`, `fills` and `positions`; each command lives in the module of its
 name and is only put together here. `main` runs what was typed (or a list of words) and returns how it ended: 0 done, 1 a check
 failed, 2 used wrongly, 3 refused. Help, `--version` and usage errors load nothing heavy. Results go to the output stream,
 refusals to the error stream; with `--json` the output is one JSON value. A reader that goes away ends the command in silence."""
@@ -19,10 +19,19 @@ import typer
 import quantbench
 from .data import data
 from .gate import gate
+from quantbench.ops.gateway import (
+    fills_command,
+    gateway,
+    halt_command,
+    orders_command,
+    positions_command,
+    resume_command,
+)
 from .journal import journal
 from .promote import promote_command
 from .leakcheck import leakcheck
 from .report import report
+from .sidecar import kill_command
 from .terminal import FAILED, JsonOption, LakeOption, examples, group, run, say, show_json
 
 # %% auto #0
@@ -32,6 +41,7 @@ __all__ = ['qb', 'doctor', 'main']
 qb = group("quantbench: research, paper and live trading from one workbench.")
 qb.add_typer(data, name="data")
 qb.add_typer(journal, name="journal")
+qb.add_typer(gateway, name="gateway")
 qb.command(
     epilog=examples(
         "qb gate list", "qb gate all -s KnownDrift", "qb gate walk_forward -s KnownDrift -p windows=4"
@@ -58,6 +68,15 @@ qb.command(
         "qb promote status KnownDrift",
     ),
 )(promote_command)
+for name, command, example in (
+    ("halt", halt_command, "qb halt 'the prices look odd'"),
+    ("kill", kill_command, "qb kill 'it buys in a loop' --who 'Ann Lee'"),
+    ("resume", resume_command, "qb resume --who 'Ann Lee' --why 'the feed was corrected'"),
+    ("orders", orders_command, "qb orders --open"),
+    ("fills", fills_command, "qb fills -n 10"),
+    ("positions", positions_command, "qb positions --json"),
+):
+    qb.command(name, epilog=examples(example))(command)
 
 
 def _version(asked: bool) -> None:

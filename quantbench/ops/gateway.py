@@ -32,6 +32,7 @@ from .wire import Home, Line, Server, Stream, Verb, verb
 
 if TYPE_CHECKING:
     from quantbench.core.config import Settings
+    from quantbench.ops.replay import Diff
 
 # %% auto #0
 __all__ = ['gateway', 'HomeOption', 'WhoOption', 'WhyOption', 'Floor', 'Gateway', 'home_of', 'Told', 'Client', 'start_sidecar',
@@ -65,8 +66,6 @@ class Floor(Protocol):
         ...
 
     def resume(self, who: str, reason: str) -> dict[str, Any]: ...
-
-    def seen(self, who: str, reason: str, run: str) -> dict[str, Any]: ...
 
     def orders(self, *, open_only: bool, last: int) -> list[dict[str, Any]]: ...
 
@@ -180,7 +179,7 @@ class Gateway:
             "cancel": verb("trade", lambda client_id: loop("cancel", lambda: f.cancel(client_id)), client_id=str),
             **self.halting(),
             "resume": verb("", lambda who, reason: loop("resume", lambda: self._resume(who, reason)), who=str, reason=str),
-            "seen": verb("", lambda who, reason, run: loop("seen", lambda: f.seen(who, reason, run)), who=str, reason=str, run=str),
+            "seen": verb("", self._seen, run=str, diff=str, first=str, who=str, why=str),
             "shutdown": verb("", self._shutdown),
         }  # fmt: skip
 
@@ -214,6 +213,11 @@ class Gateway:
         self._swept = ""
         return done
 
+    def _seen(self, **payload: str) -> str:
+        "Somebody has looked at a replay; `ops.replay.seen` has made the record."
+        self._floor.note("diff.seen", payload)
+        return "noted"
+
     def _shutdown(self) -> str:
         self._ending.set()
         return "ending"
@@ -242,6 +246,7 @@ class Gateway:
     def run(self) -> None:
         "Until it is told to end. Signals must be blocked in all threads of the process (see `main`)."
         self._heart.start()
+        self._status = self._looked()
         servers = [
             Server(self.home, "gateway", self.verbs(), clock=self._clock),
             Server(self.home, "halt", self.halting(), clock=self._clock, most=16),
@@ -256,6 +261,13 @@ class Gateway:
                 server.close()
             self._floor.close()
             self._heart.stop()
+            self._dismiss()
+
+    def _dismiss(self) -> None:
+        "Nothing is open: the sidecar that was started from here has nothing to watch."
+        if self._start_sidecar is not None and self._other.look() is Life.ALIVE:
+            with suppress(ProcessLookupError):
+                os.kill(self._other.process, signal.SIGTERM)
 
     # ---- what does not wait for the loop
 
@@ -367,8 +379,12 @@ class Client:
     def resume(self, who: str, reason: str) -> Told:
         return Told("resume", self._ask("admin", "resume", who=who, reason=reason))
 
-    def seen(self, who: str, reason: str, run: str) -> Told:
-        return Told("seen", self._ask("admin", "seen", who=who, reason=reason, run=run))
+    def seen(self, diff: Diff, who: str, why: str) -> Told:
+        "Say that a person has looked at a replay; until then nothing starts again after a stop."
+        from quantbench.ops.replay import seen
+
+        _, record = seen(diff, who, why)
+        return Told("seen", {"said": self._ask("admin", "seen", **{k: str(v) for k, v in record.items()})})
 
     def orders(self, *, open_only: bool = False, last: int = 100) -> Told:
         return Told("orders", self._ask("read", "orders", open_only=open_only, last=last))
@@ -436,11 +452,14 @@ def serve(folder: str) -> None:
     "The whole process: the floor of the settings around the working directory, until SIGTERM."
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP})
     from quantbench.core.config import load
+    from quantbench.core.journal import read
     from quantbench.execution.floor import Floor as Trading
+    from quantbench.ops.replay import require_seen
 
     settings, clock, home = load(), WallClock(), Home.make(Path(folder))
     silence = settings.guardian.heartbeat_seconds
-    floor = opened(home, lambda: Trading.open(settings, home.folder, clock=clock))
+    look = lambda journal: require_seen(read(journal))  # noqa: E731
+    floor = opened(home, lambda: Trading(home.folder, clock=clock, may_resume=look))
     gateway = Gateway(
         home, floor, clock=clock, silence=silence,
         sidecar=lambda: start_sidecar(home, silence, settings.broker.name),
@@ -477,11 +496,11 @@ def launch(home: Home | None = None, *, seconds: float = 60.0) -> Told:
             if status.data.get("process") == process.pid:
                 return status
         clock.sleep(0.05)
-    said = log.read_bytes()[size:].decode(errors="replace").strip().splitlines()
-    known = next((line for line in reversed(said) if "QB-" in line), said[-1] if said else "it says nothing")
-    owner = next((line.strip() for line in said if line.strip().startswith("value:")), "")
-    code = "QB-GTW-007" if "QB-GTW-007" in known else "QB-GTW-006"
-    raise QuantbenchError(code, where=str(home.folder), value=f"{known.strip()} {owner}".strip())
+    said = [line.strip() for line in log.read_bytes()[size:].decode(errors="replace").splitlines()]
+    twin = any("QB-GTW-007" in line for line in said)
+    value = next((line.removeprefix("value:").strip() for line in said if line.startswith("value:")), "")
+    known = value or (said[-1] if said else "it says nothing")
+    raise QuantbenchError("QB-GTW-007" if twin else "QB-GTW-006", where=str(home.folder), value=known)
 
 # %% ../../nbs/ops/180_gateway.ipynb #be6d227e
 gateway = group("The process that trades: start it, look at it, end it.")

@@ -362,13 +362,11 @@ def cointegrated(one: Any, other: Any) -> float:
     return float(coint(*np.log(pair))[1])
 
 
-def cointegration(
-    one: Any, other: Any, tested: datetime, gates: Gates, monitors: Monitors, now: datetime
-) -> Finding:
-    "The pair's p-value, tested at this time on prices known then; an overdue test counts as none."
+def cointegration(p: float, tested: datetime, gates: Gates, monitors: Monitors, now: datetime) -> Finding:
+    "What the pair's test gave at this time; an overdue test counts as none."
     due = tested + timedelta(gates.cointegration_test_days)
-    value = cointegrated(one, other) if now <= due else math.nan
-    note = "" if now <= due else f"not tested since {tested:%Y-%m-%d}"
+    value = p if now <= due else math.nan
+    note = "" if math.isfinite(value) else f"not tested since {tested:%Y-%m-%d}"
     return _found(
         "GT-17",
         "pair unrelated (cointegration, p)",
@@ -523,7 +521,7 @@ class Reviewed:
     slippage: datetime
     slipped: Slippage
     cointegration: datetime | None = None  # None: no pair
-    pair: tuple[Any, Any] = ((), ())  # its prices, as known then
+    unrelated: float = math.nan  # what its test gave
 
 
 def watch(
@@ -553,7 +551,7 @@ def watch(
         correlation(live, others, gates, monitors, now), rolling_sharpe(live, gates, now), daily_loss(live, guardian, now),
     ]  # fmt: skip
     if asked.cointegration is not None:
-        found.append(cointegration(*asked.pair, asked.cointegration, gates, monitors, now))
+        found.append(cointegration(asked.unrelated, asked.cointegration, gates, monitors, now))
     found += [
         regime_review(asked.regimes, gates, now),
         slippage(live, asked.slipped, asked.slippage, gates, now),

@@ -222,7 +222,7 @@ def _head(s: Sheet) -> str:
     below = "".join(f"<p>{safe(line, 1000)}</p>" for line in lines if line)
     return f'<header class="top"><div><span class="kind">Tearsheet</span><h1>{safe(s.title)}</h1><div class="muted">{below}</div></div><button id="theme" type="button" hidden>Dark</button></header>'
 
-
+# %% ../../nbs/reports/154_tearsheet.ipynb #c9dfbf0a
 def _said(check: Check) -> str:
     value = readable(check.value) if math.isfinite(check.value) else "unknown"
     return f"{check.name} {value}{f' {check.unit}' if check.unit else ''}, limit {check.sense} {readable(check.limit)}"
@@ -259,7 +259,7 @@ def _sentence(s: Sheet) -> tuple[str, str, str]:
         f"Closest to its limit: {_said(tight)}." if tight else count,
     )
 
-# %% ../../nbs/reports/154_tearsheet.ipynb #c9dfbf0a
+# %% ../../nbs/reports/154_tearsheet.ipynb #f3268ea7
 def _trial(s: Sheet) -> list[tuple[str, str]]:
     "How often it was tried."
     if s.evidence is None:
@@ -280,7 +280,7 @@ def _trial(s: Sheet) -> list[tuple[str, str]]:
         ),
     ]
 
-
+# %% ../../nbs/reports/154_tearsheet.ipynb #51a4d33e
 def _kept(s: Sheet, *names: str) -> Any:
     "What the gate multiplicity kept under these names; None if there is nothing."
     found: Any = next((v.figures for v in s.verdicts if v.gate == "multiplicity"), None)
@@ -325,7 +325,7 @@ def _luck(s: Sheet) -> list[tuple[str, str]]:
         ("Shortest track", f"{record}, {written(years)} there"),
     ]
 
-
+# %% ../../nbs/reports/154_tearsheet.ipynb #f0eba563
 def _top(s: Sheet) -> str:
     tone, said, meaning = _sentence(s)
     held, made = s.evidence or {}, s.result.provenance if s.result else None
@@ -418,7 +418,7 @@ def _gates(s: Sheet) -> str:
     whole = f'<div class="wide broad" role="region" aria-label="Gates" tabindex="0"><table><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table></div>'
     return f'<section id="gates"><h2>Gates</h2>{whole}<h3>What each proves, and what it leaves open</h3>{"".join(map(_gate, s.verdicts))}</section>'
 
-
+# %% ../../nbs/reports/154_tearsheet.ipynb #12a18aa0
 def _gate(verdict: Verdict) -> str:
     notes = "".join(f"<li>{safe(note, 600)}</li>" for note in verdict.notes)
     inputs = ", ".join(f"{name} {value}" for name, value in verdict.inputs.items())
@@ -489,7 +489,7 @@ def _windows(s: Sheet) -> str:
         else ""
     )
 
-
+# %% ../../nbs/reports/154_tearsheet.ipynb #55ed87c8
 def _beside_luck(s: Sheet) -> str:
     "The Sharpe ratio, the luck it is measured against, and what was made of both."
     percent, pairs = "percent", []
@@ -517,7 +517,7 @@ def _beside_luck(s: Sheet) -> str:
             pairs.append({"": name, "value": _chance(value) if form == "p" else written(value, form)})
     return grid(_sided(pairs, "value")) if pairs else ""
 
-
+# %% ../../nbs/reports/154_tearsheet.ipynb #729a9fe0
 def _spread(s: Sheet) -> str:
     "What all trials earned, where the best of one half stands in the other, and what would be left of it had more been tried."
     parts = []
@@ -614,7 +614,7 @@ def _equity(s: Sheet, curves: Mapping[str, tuple[str, Floats]]) -> str:
         parts.append(over_time("rolling", name, s.times, drawn(("rolling",)), zero=True, height=110).html())
     return f'<section id="equity"><h2>Equity</h2>{tools}{"".join(parts)}{_falls(s)}</section>'
 
-
+# %% ../../nbs/reports/154_tearsheet.ipynb #c1ceb982
 def _falls(s: Sheet) -> str:
     track, (unit, size) = s.track, ("minutes", DAY // 1440) if s.brief else ("days", DAY)
     rows = [
@@ -662,7 +662,7 @@ def _numbers(s: Sheet) -> str:
     )
     return f'<section id="numbers"><h2>Numbers</h2><div class="wide broad" role="region" aria-label="Numbers" tabindex="0"><table><thead><tr>{top}</tr></thead><tbody>{rows}</tbody></table></div><p class="muted">{note}</p></section>'
 
-
+# %% ../../nbs/reports/154_tearsheet.ipynb #eff984f4
 def _returns(s: Sheet) -> str:
     track = s.track
     years, by_month = monthly(track.equity, track.calendar)
@@ -712,7 +712,7 @@ def _money(values: Sequence[float]) -> list[str]:
     form = "count" if max(map(abs, values), default=0.0) >= 1000 else "money"
     return [written(value, form) for value in values]
 
-
+# %% ../../nbs/reports/154_tearsheet.ipynb #06425610
 def _stressed(verdict: Verdict) -> str:
     "What the gate found when it ran the strategy with dearer execution."
     figures: Any = verdict.figures
@@ -803,7 +803,7 @@ def _positions(s: Sheet, curves: Mapping[str, tuple[str, Floats]]) -> str:
     )
     return f'<section id="positions"><h2>Positions</h2>{exposure}{turned}<div class="pair"><div>{by_asset}</div><div>{_late(s.result)}</div></div></section>'
 
-
+# %% ../../nbs/reports/154_tearsheet.ipynb #35d32346
 def _late(result: Result) -> str:
     found = lags(result)
     if not found:
@@ -885,7 +885,7 @@ def _market(s: Sheet) -> str:
     parts.append(_explained(s))
     return f'<section id="market"><h2>The market</h2>{"".join(parts)}</section>'
 
-
+# %% ../../nbs/reports/154_tearsheet.ipynb #09aed7ba
 def _explained(s: Sheet) -> str:
     "The regression on the factors that the study names."
     if not s.factors:
@@ -908,7 +908,7 @@ def _explained(s: Sheet) -> str:
     made = grid(_sided(rows, "beta", "t", "a year"))
     return f'<h3>Factors</h3>{made}<p class="muted">{safe(note)}</p>'
 
-
+# %% ../../nbs/reports/154_tearsheet.ipynb #6ede8651
 def _beside(s: Sheet) -> str:
     assert s.benchmark is not None
     try:
@@ -949,7 +949,7 @@ def readers(result: Result) -> dict[str, list[str]] | None:
             found[name] += [state] if name in (declared.size, declared.value) else []
     return found
 
-
+# %% ../../nbs/reports/154_tearsheet.ipynb #59713d45
 def _proofs(s: Sheet) -> str:
     "What the runbooks of the gates were told, and the cells that read it; once for gates that were told the same."
     told: dict[tuple[str, str, str], list[str]] = {}
@@ -1028,7 +1028,7 @@ def _record(s: Sheet, curves: Mapping[str, tuple[str, Floats]]) -> dict[str, Any
         "curves": {name: called for name, (called, _) in curves.items()}, "arrays": arrays,
     }  # fmt: skip
 
-
+# %% ../../nbs/reports/154_tearsheet.ipynb #5ce7ad78
 _NAMES = {
     "verdict": "Verdict",
     "gates": "Gates",
