@@ -112,7 +112,7 @@ class _Terms:
 
     def order(self, record: Any, decided: int) -> Order:
         asset, kind = self._assets[int(record["asset"])], _TYPES[int(record["kind"])]
-        prices = {
+        prices: dict[str, Any] = {
             _FIELDS[name]: asset.round_price(float(record[name]), "nearest") for name in _PRICED.get(kind, ())
         }
         tif = _TIFS[int(record["tif"])]

@@ -26,7 +26,7 @@ from ..engine.loop import advance
 from ..engine.matching import set_due
 from quantbench.engine.memory import (
     ASK, CANCELLED, EXPIRED, GROW, LIMIT, LIMIT_ON_CLOSE, LIMIT_ON_OPEN, MARKET, NEVER, ON_CLOSE, ON_OPEN, QUERIED, REDUCE_ONLY, REJECTED, REPORT, SENT, STOP,
-    STOP_LIMIT, TOLD_AMENDED, TOLD_END, TOLD_FILL, TOLD_KEPT, TOLD_LOTS, TRAILING, Memory, asset_record, order_record, run_record,
+    STOP_LIMIT, TOLD_AMENDED, TOLD_END, TOLD_FILL, TOLD_LOTS, TRAILING, Memory, asset_record, order_record, run_record,
 )  # fmt: skip
 from ..engine.orders import REASONS, add_open, find_order, open_slot
 from ..engine.requests import blank, delay, has_limit
@@ -56,7 +56,7 @@ def _enter(
     held = asset_record(run.assets, asset)
     if has_limit(kind):
         order.limit, order.ticks = limit, round(limit / held.tick)
-    if kind == STOP or kind == STOP_LIMIT:
+    if kind in (STOP, STOP_LIMIT):
         order.stop = stop
     if kind == TRAILING:
         order.trail = trail
@@ -182,7 +182,7 @@ class PaperBroker(Adapter):
         self, seal: Seal, clock: Clock, tape: Tape, *, setup: Setup = Setup(), account: str = "paper"
     ) -> None:  # noqa: B008
         super().__init__(seal, clock)
-        self.memory, self.tape, self.account = venue_memory(tape, setup), tape, account
+        self.memory, self.tape, self.account = venue_memory(tape, setup or Setup()), tape, account
         self._index = {symbol: place for place, symbol in enumerate(tape.symbols)}
         self._known: dict[str, _Known] = {}
         self._names: dict[int, str] = {}
@@ -304,7 +304,7 @@ class PaperBroker(Adapter):
             for p in (order.limit_price, order.stop_price, order.trail)
         ]
         expires = nanoseconds(order.expires) if order.expires else 0
-        terms = (
+        terms: tuple[Any, ...] = (
             number, self._index[order.asset.id], order.side.sign, _KINDS[order.type], _TIFS[order.time_in_force],
             REDUCE_ONLY * intent.reduce_only, order.asset.lots(order.quantity), *prices, expires,
         )  # fmt: skip
