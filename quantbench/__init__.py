@@ -65,7 +65,10 @@ Modules:
 - `quantbench.execution.floor`: Everything that trades, in one place and one process: session, order book, Guardian, broker, journal.
 - `quantbench.execution.guard`: The one place where an order of any strategy becomes an order that may leave.
 - `quantbench.execution.line`: One connection to a venue's stream, kept alive: found out when it is silent, dialled again without a storm, never trusted before it has caught up.
+- `quantbench.execution.live`: The loop: events to the strategy, orders to the order book of record, fills back to where a simulated fill would have been.
 - `quantbench.execution.oms`: The way of an order: decided, judged, on the disk, sent once, and followed until the broker has proved what became of it.
+- `quantbench.execution.paper`: The market simulator of the backtest as a broker: the same fills, but only for orders that came all the way.
+- `quantbench.execution.reconcile`: Our books against the broker's, line by line and in both directions: a difference is an event that stops risk from growing, never a trade.
 - `quantbench.execution.record`: What a session saw and what it made of it, on the disk, so that it can be asked again.
 - `quantbench.execution.router`: Which venues get how much of an order, so that all of it together costs least.
 - `quantbench.execution.session`: One strategy on one feed, from its first event to its result: paced, recorded, and reconciled at the end.

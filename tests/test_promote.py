@@ -21,6 +21,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from quantbench.core.chain import read
 from quantbench.core.check import QuantbenchError
 from quantbench.core.clock import Calendar, SimClock
 from quantbench.core.config import load
@@ -29,6 +30,7 @@ from quantbench.core.types import Side
 from quantbench.engine.guardian import Limits
 from quantbench.engine.study import Study
 from quantbench.gates.fit import rests_on
+from quantbench.gates.holdout import holdout, rehearsal
 from quantbench.gates.verdict import Check, Verdict
 from quantbench.ops import certificate as certificates
 from quantbench.ops import checklist as lists
@@ -654,6 +656,7 @@ def judge(
     desk: Desk,
     study: Study,
     *,
+    opened: Verdict | None = None,
     without: str = "",
     packages: Any = None,
     thresholds: Gates = GATES,
@@ -669,6 +672,7 @@ def judge(
         for gate, checks in MADE.items()
         if gate != without
     ]  # fmt: skip
+    verdicts = [opened if opened and each.gate == "holdout" else each for each in verdicts]
     held = {name: rests[name] for name in study.inputs}
     found = evidence(
         held,
@@ -1030,6 +1034,22 @@ def test_a_session_without_a_record_is_not_watched_away(desk: Desk, study: Study
     assert standing.act(desk, "KnownDrift", standing.look(desk, "KnownDrift")).stage == "halted"
 
 
+def test_an_earlier_session_says_nothing_of_this_one(desk: Desk, study: Study) -> None:
+    in_micro(desk, study)
+    session(desk, "micro", sessions=3, cost=31.0)
+    assert standing.act(desk, "KnownDrift", standing.look(desk, "KnownDrift")).stage == "paper"
+    assert standing.look(desk, "KnownDrift") == ()  # without a certificate nothing can trade
+    up(desk, "paper")
+    assert code_of(lambda: standing.look(desk, "KnownDrift")) == "QB-PRO-006"
+    session(desk, "paper")
+    up(desk, "micro")
+    assert (
+        code_of(lambda: standing.look(desk, "KnownDrift")) == "QB-PRO-006"
+    )  # the dear fills were another certificate's
+    session(desk, "micro", sessions=3)
+    assert standing.act(desk, "KnownDrift", standing.look(desk, "KnownDrift")).stage == "micro"
+
+
 def test_what_was_measured_is_fed_back(desk: Desk, study: Study) -> None:
     judge(desk, study)
     standing.review(desk, "KnownDrift", "slippage", who="Ada", why="monthly", ratio=2.0, fills=9, root=0.82)
@@ -1108,6 +1128,31 @@ def test_the_holdout_is_computed_again_and_must_agree(tmp_path: Path, study: Stu
     judge(here, study)  # its holdout verdict was made up
     assert code_of(lambda: up(here, "paper")) == "QB-PRO-003"
     assert not here.journal.exists()
+
+
+def test_a_sealed_project_is_opened_once_and_computed_again(tmp_path: Path, keys: Path) -> None:
+    project = rehearsal(tmp_path / "tide", GATES)
+    paths = replace(
+        load().paths, lake=project.root, journals=tmp_path / "journals", reports=tmp_path / "reports"
+    )
+    here = Desk(replace(load(), paths=paths), project.root, clock=SimClock(NOW), key=keys)
+    study = standing.study_of(here, "KnownDrift")
+    opened = holdout(study, GATES, project=project, as_of=here.as_of)
+    judge(here, study, opened=opened)
+    made = up(here, "paper").certificate
+    kinds = [record.kind for record in read(project.root / "journal")]
+    assert kinds.count("holdout_read") == kinds.count("holdout_again") == 1
+    assert (
+        made is not None
+        and made.lineage == opened.figures["lineage"]
+        and set(made.anchors) == {"evidence", "holdout"}
+    )
+    assert {**study.strategy.values(), **opened.figures["window"]["parameters"]} == dict(made.parameters)  # type: ignore[call-overload, index, dict-item]
+    file = project.root / "sealed" / "bars"
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert code_of(lambda: up(here, "paper")) == "QB-SEAL-003"
+    assert standing.status(here, "KnownDrift").certificate == made
 
 
 # ---- the command ------------------------------------------------------------------------------------------

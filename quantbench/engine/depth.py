@@ -584,7 +584,7 @@ def hit_stops(run: Any, asset: Any, price: float, time: int) -> None:
             if order.kind == TRAILING:
                 trail_to(order, price)
             if (price - order.stop) * order.side >= 0.0:
-                trigger(order)
+                trigger(run, order)
                 order.ticks = 0 if order.kind == MARKET else ticks(side_record(asset.book, 0), order.limit)
                 meet(run, asset, slot, time)
         slot = order.next
@@ -867,7 +867,7 @@ class Books:
             for cost in ("spread", "slippage", "impact_root", "impact_linear"):
                 assets[cost][a] = 0.0
         self.feeds = np.zeros(len(assets), np.int64)  # by asset: 1 levels, 2 single orders
-        memory.run["depth_assets"] = len(self.venue)
+        memory.run["depth_assets"] = memory.run["apart"] = len(self.venue)
         memory.books = self
 
     def grow(self) -> None:

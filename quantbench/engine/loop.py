@@ -47,16 +47,16 @@ from quantbench.engine.ledger import (
 )
 from .matching import end_all, match_bar, match_close, match_end, match_tick, settle
 from quantbench.engine.memory import (
-    ENDED, FAULT, FEED, FILL, GROW, KEEP_CURVE, NEVER, Memory, asset_record, fill_record, order_record, point_record, run_record,
+    ASK, ENDED, FAULT, FEED, FILL, GROW, INSIDE, KEEP_CURVE, NEVER, QUERIED, SENT, Memory, asset_record, fill_record, order_record, point_record, run_record,
 )  # fmt: skip
 from .orders import DELISTED
-from .requests import handle, withdraw
+from .requests import handle, receive, withdraw
 
 # %% auto #0
 __all__ = ['QUIET', 'FIRED', 'RAISED', 'STARVED', 'FAILED', 'ON_FILL', 'ON_TIMER', 'VENUE', 'FILL_SIZE', 'event_record',
            'tick_record', 'weigh', 'mark', 'next_news', 'set_wake', 'call', 'due', 'new_row', 'remember',
-           'remember_all', 'check_room', 'tick', 'act', 'tell', 'live', 'happen', 'bar', 'step', 'serve_requests',
-           'advance', 'close_auction', 'pass_time', 'prepare']
+           'remember_all', 'check_room', 'tick', 'act', 'tell', 'live', 'happen', 'bar', 'step', 'elsewhere',
+           'serve_requests', 'advance', 'close_auction', 'pass_time', 'prepare']
 
 # %% ../../nbs/engine/72_loop.ipynb #3fd8533c
 @kernel
@@ -83,7 +83,7 @@ def mark(run: Any) -> None:
         point.fills, point.flows = run.settled, run.n_flows
         run.n_curve += 1
         if run.n_curve == run.max_curve:
-            run.tight = 1
+            run.tight |= 1
     else:
         total = equity(run)
         if total != run.equity:
@@ -155,7 +155,7 @@ def due(run: Any, now: int, here: int) -> int:
         done = FIRED if tell(run, here) == QUIET else RAISED
     elif run.day_end < now and run.day_end <= timer:
         if roll_day(run, int(min(now, timer))) == GROW:
-            run.tight = 1
+            run.tight |= 1
         else:
             new_day(run)
             run.floor = np.inf
@@ -221,14 +221,16 @@ def check_room(run: Any) -> None:
         run.n_fills + 4 * run.n_open + 64 > run.max_fills
         or run.n_transitions + 8 * run.n_open + 256 > run.max_transitions
         or run.n_flows + 2 * run.n_assets + 64 > run.max_flows
+        or (run.apart != 0 and run.external != INSIDE and run.n_sends + 2 * run.n_open + 32 > run.max_sends)
+        or (run.max_reports != 0 and run.n_reports + 8 * run.n_open + 32 > run.max_reports)
     ):
-        run.tight = 1
+        run.tight |= 1
 
 # %% ../../nbs/engine/72_loop.ipynb #9505df92
 @kernel
 def tick(run: Any, asset: Any, event: Any, place: int) -> None:
     "A trade or a quote: fills, then prices."
-    if asset.first >= 0:
+    if asset.first >= 0 and run.external == INSIDE:
         match_tick(run, asset, event)
         check_room(run)
     seen = tick_record(place, 0)
@@ -242,7 +244,7 @@ def tick(run: Any, asset: Any, event: Any, place: int) -> None:
 @kernel
 def act(run: Any, asset: Any, event: Any) -> int:
     "Splits, dividends, halts, rates: what changes an asset and is no price."
-    kind, status = event.kind, ENDED
+    kind, status, told = event.kind, ENDED, run.n_reports
     if asset.pending != 0 and (kind == KIND_SPLIT or kind == KIND_DIVIDEND or kind == KIND_DELIST):
         hasten(run)
         settle(run)
@@ -260,7 +262,8 @@ def act(run: Any, asset: Any, event: Any) -> int:
         asset.state = 0
     elif kind == KIND_RATE:
         set_rate(run, asset.currency, event.close)
-    elif kind == KIND_CLOSE:
+    run.n_reports = told  # what everybody sees is not reported: each side has done it to its own orders
+    if kind == KIND_CLOSE and run.external == INSIDE:
         match_end(run, asset, event)
     check_room(run)
     return status
@@ -304,7 +307,7 @@ def happen(run: Any, asset: Any, event: Any, place: int) -> int:
 @inlined
 def bar(run: Any, asset: Any, event: Any) -> int:
     "A bar: what it fills, prices and history; the hook that is told of it."
-    if asset.first >= 0:
+    if asset.first >= 0 and run.external == INSIDE:
         match_bar(run, asset, event)
         check_room(run)
     asset.last, asset.last_time = event.close, event.known
@@ -331,8 +334,27 @@ def step(run: Any, event: Any, place: int, here: int) -> int:
 
 
 @kernel
+def elsewhere(run: Any, event: Any, asked: bool) -> int:
+    "Before an event, where the venue is not this loop: a book is brought up to now, another venue is asked what the event does to its orders and heard."
+    if run.external == INSIDE:
+        return live(run)
+    if event.kind > KIND_QUOTE and event.kind != KIND_CLOSE:
+        return ENDED
+    waits = asset_record(run.assets, event.asset).first >= 0
+    if waits and run.external == QUERIED and not asked:
+        return ASK
+    if receive(run) == GROW:
+        return GROW
+    if waits or event.kind == KIND_CLOSE:
+        settle(run)
+        check_room(run)
+    return ENDED
+
+
+@kernel
 def serve_requests(run: Any) -> None:
-    run.tight |= handle(run)
+    more = handle(run)
+    run.tight |= more  # what was sent is in it already
     run.errand = 0  # depth: something new is on its way
     check_room(run)
 
@@ -341,7 +363,7 @@ def serve_requests(run: Any) -> None:
 def advance(events: int, end: int, here: int) -> int:
     "Events at an address, for the run at another: from `run.cursor` to `end`; ENDED, or why it stopped before."
     run = run_record(here, 0)
-    i, hooked, status = run.cursor, run.phase != 0, ENDED
+    i, hooked, asked, status = run.cursor, run.phase == 1, run.phase == 2, ENDED
     run.tape = events  # depth: up to `run.tape_end`, which may be beyond `end`
     run.floor = np.inf
     check_room(run)
@@ -349,7 +371,7 @@ def advance(events: int, end: int, here: int) -> int:
         if run.n_requests > 0:
             serve_requests(run)
         if run.tight != 0:
-            status = GROW
+            status = GROW if run.tight & 1 else SENT
             break
         if hooked:
             hooked = False
@@ -377,16 +399,18 @@ def advance(events: int, end: int, here: int) -> int:
                 if done == FIRED:
                     continue
             run.now = now
-        if run.depth_assets > 0:  # depth: the venue lives up to now, we hear of it
-            status = live(run)
+        if run.apart != 0:  # the venue lives up to now, we hear of it
+            status = elsewhere(run, event, asked)
             if status != ENDED:
+                asked |= status == ASK
                 break
+            asked = False
         run.open_step = 1
         if step(run, event, events + 64 * i, here) != QUIET:
             status = FAULT
             break
         hooked = True
-    run.cursor, run.phase, run.status = i, hooked, status
+    run.cursor, run.phase, run.status = i, 1 if hooked else 2 * asked, status
     return status
 
 
@@ -407,6 +431,8 @@ def pass_time(here: int, until: int) -> int:
         if run.n_requests > 0:
             serve_requests(run)
         if run.tight != 0:
+            return GROW if run.tight & 1 else SENT
+        if run.heeded < run.n_inbox and receive(run) == GROW:
             return GROW
         if run.open_step != 0:
             mark(run)

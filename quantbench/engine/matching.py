@@ -21,20 +21,21 @@ from .guardian import note_fill
 from .kernel import kernel
 from .ledger import book, charge, toward_zero
 from quantbench.engine.memory import (
-    CANCELLED, DAY, EXPIRED, FILLED, FOK, IOC, LIMIT, LIMIT_ON_CLOSE, LIMIT_ON_OPEN, MARKET, NEVER, ON_CLOSE, ON_OPEN, PARTIAL,
-    POST_ONLY, REDUCE_ONLY, REJECTED, RESTING, STOP, STOP_LIMIT, SUBMITTED, TRAILING, TRIGGERED, asset_record, fill_record, order_record,
+    CANCELLED, DAY, EXPIRED, FILLED, FOK, INSIDE, IOC, LIMIT, LIMIT_ON_CLOSE, LIMIT_ON_OPEN, MARKET, NEVER, ON_CLOSE, ON_OPEN, PARTIAL,
+    POST_ONLY, REDUCE_ONLY, REJECTED, RESTING, STOP, STOP_LIMIT, SUBMITTED, TOLD_AMENDED, TOLD_FILL, TOLD_LOTS,
+    TOLD_TRIGGERED, TRAILING, TRIGGERED, asset_record, fill_record, order_record,
 )  # fmt: skip
 from quantbench.engine.orders import (
     AMENDED, ASKED, AUCTION, DATE, GROUP, IMMEDIATE, NOTHING_LEFT, SESSION, WOULD_TAKE, add_open, count_open, finish, link, move,
-    remove_open, unlink,
+    remove_open, report, unlink,
 )  # fmt: skip
 
 # %% auto #0
-__all__ = ['TAKER', 'MAKER', 'AT_QUOTE', 'NO_CAP', 'give_life', 'spread_fill', 'more_exits', 'execute', 'hear', 'hear_ends',
-           'settle', 'set_due', 'change', 'land', 'arrive', 'reducible', 'take', 'useless', 'immediate',
-           'refuse_taking', 'trail_to', 'trigger', 'at_auction', 'at_open', 'hit_stops', 'pulled', 'along',
-           'end_session', 'end_all', 'close_session', 'match_end', 'capped', 'match_bar', 'match_close', 'at_tick',
-           'match_tick', 'lots_of']
+__all__ = ['TAKER', 'MAKER', 'AT_QUOTE', 'NO_CAP', 'give_life', 'spread_fill', 'more_exits', 'new_fill', 'tell_fill', 'enter',
+           'execute', 'hear', 'hear_ends', 'settle', 'set_due', 'change', 'land', 'arrive', 'reducible', 'take',
+           'useless', 'immediate', 'refuse_taking', 'trail_to', 'trigger', 'at_auction', 'at_open', 'hit_stops',
+           'pulled', 'along', 'end_session', 'end_all', 'close_session', 'match_end', 'capped', 'match_bar',
+           'match_close', 'at_tick', 'match_tick', 'lots_of']
 
 # %% ../../nbs/engine/66_matching.ipynb #0770bc2c
 TAKER, MAKER, AT_QUOTE = (
@@ -77,6 +78,8 @@ def spread_fill(run: Any, asset: Any, slot: int, lots: int, time: int) -> None:
             elif other.group == group:
                 if other.lots - other.filled > lots:
                     other.lots -= lots
+                    if run.max_reports > 0:
+                        report(run, TOLD_LOTS, other, time)
                 else:
                     finish(run, k, CANCELLED, time, GROUP)
         k = other.next
@@ -90,31 +93,58 @@ def more_exits(run: Any, asset: Any, number: int, lots: int) -> None:
         order = order_record(run.orders, k)
         if order.group == -number and order.active != NEVER:
             order.lots += lots
+            if run.max_reports > 0:
+                report(run, TOLD_LOTS, order, run.now)
         k = order.next
 
 # %% ../../nbs/engine/66_matching.ipynb #3ae36eb2
 @kernel
-def execute(run: Any, asset: Any, slot: int, lots: int, price: float, time: int, maker: int) -> None:
-    "Fill part of an order at the venue: costs, a record, and the news is on its way."
-    order = order_record(run.orders, slot)
+def new_fill(run: Any) -> Any:
+    "The next record of the log; over again where none is kept and all are told."
     if run.keep & 2 == 0 and run.settled == run.n_fills and (run.on_fill == 0 or run.told == run.n_fills):
         run.n_fills = run.settled = run.told = 0
     fill = fill_record(run.fills, run.n_fills)
     run.n_fills += 1
-    fill.time, fill.heard, fill.order, fill.slot = time, time + run.fill_latency, order.id, slot
-    fill.asset, fill.side, fill.lots = order.asset, order.side, lots
-    fill.maker, fill.quoted = maker == MAKER, maker == AT_QUOTE
-    fill.price = fill.reference = price
-    charge(run, asset, order, fill)
+    return fill
+
+
+@kernel
+def tell_fill(run: Any, order: Any, fill: Any) -> None:
+    told = report(run, TOLD_FILL, order, fill.time)
+    told.lots, told.maker, told.quoted = fill.lots, fill.maker, fill.quoted
+    told.price, told.reference, told.fee, told.tax = fill.price, fill.reference, fill.fee, fill.tax
+    told.spread, told.slippage, told.impact = fill.spread, fill.slippage, fill.impact
+
+
+@kernel
+def enter(run: Any, asset: Any, slot: int, fill: Any) -> None:
+    "Part of an order is filled at the venue, and the news is on its way: the order, and the exits of a bracket."
+    order, lots = order_record(run.orders, slot), fill.lots
+    fill.order, fill.slot, fill.asset, fill.side = order.id, slot, order.asset, order.side
     order.filled += lots
-    order.touched = time
+    order.touched = fill.time
     asset.pending += lots * order.side
     if fill.heard > run.now:
         run.wake = min(run.wake, fill.heard + 1)
     if order.exits >= 0:
-        give_life(run, asset, slot, lots, price, time)
-    elif order.take == order.take or order.loss == order.loss:
+        give_life(run, asset, slot, lots, fill.reference, fill.time)
+    elif run.external == INSIDE and (order.take == order.take or order.loss == order.loss):
         more_exits(run, asset, order.id, lots)
+
+
+@kernel
+def execute(run: Any, asset: Any, slot: int, lots: int, price: float, time: int, maker: int) -> None:
+    "Fill part of an order at the venue: costs, a record, and the news is on its way."
+    order = order_record(run.orders, slot)
+    fill = new_fill(run)
+    fill.side, fill.lots = order.side, lots
+    fill.maker, fill.quoted = maker == MAKER, maker == AT_QUOTE
+    fill.reference = price
+    charge(run, asset, order, fill)
+    fill.time, fill.heard = time, time + run.fill_latency
+    if run.max_reports > 0:
+        tell_fill(run, order, fill)
+    enter(run, asset, slot, fill)
     if order.group != 0:
         spread_fill(run, asset, slot, lots, time)
     if order.filled == order.lots:
@@ -196,6 +226,8 @@ def change(run: Any, asset: Any, slot: int) -> bool:
             order.ticks = round(order.limit / asset.tick)
         unlink(run, asset, slot)
         link(run, asset, slot)
+    if run.max_reports > 0:
+        report(run, TOLD_AMENDED, order, time)
     return not keeps
 
 
@@ -280,10 +312,12 @@ def trail_to(order: Any, price: float) -> None:
 
 
 @kernel
-def trigger(order: Any) -> None:
+def trigger(run: Any, order: Any) -> None:
     "A stop that is hit is a market order from then on; a stop-limit is a limit order."
     order.kind = LIMIT if order.kind == STOP_LIMIT else MARKET
     order.flags |= TRIGGERED
+    if run.max_reports > 0:
+        report(run, TOLD_TRIGGERED, order, run.now)
 
 # %% ../../nbs/engine/66_matching.ipynb #21c0b59c
 @kernel
@@ -310,7 +344,7 @@ def at_open(run: Any, asset: Any, slot: int, bar: Any, room: int) -> int:
     if order.kind == TRAILING:
         trail_to(order, price)
     if STOP <= order.kind <= TRAILING and side * price >= side * order.stop:
-        trigger(order)
+        trigger(run, order)
         if order.kind == MARKET:
             return take(run, asset, slot, price, bar.since, TAKER, room)
     if order.kind == LIMIT:
@@ -332,7 +366,7 @@ def hit_stops(run: Any, asset: Any, slot: int, bar: Any, room: int) -> int:
         side = order.side
         reach = bar.high if side > 0 else bar.low
         if order.active <= bar.since and STOP <= order.kind <= TRAILING and side * reach >= side * order.stop:
-            trigger(order)
+            trigger(run, order)
             if order.kind == MARKET:
                 price = max(order.stop, bar.low) if side > 0 else min(order.stop, bar.high)
                 if order.decided == bar.known and side * order.extreme > side * price:
@@ -345,6 +379,8 @@ def hit_stops(run: Any, asset: Any, slot: int, bar: Any, room: int) -> int:
                     room -= take(run, asset, slot, price, bar.known, TAKER, room)
                 if order.active != NEVER:
                     order.active = bar.known
+                    if run.max_reports > 0:
+                        report(run, TOLD_TRIGGERED, order, bar.known)
         slot = order.next
     return room
 
@@ -356,7 +392,7 @@ def pulled(run: Any, asset: Any, slot: int, bar: Any, reach: float, room: int) -
     trail_to(order, reach)
     if order.side * bar.close < order.side * order.stop:
         return 0
-    trigger(order)
+    trigger(run, order)
     return take(run, asset, slot, order.stop, bar.known, TAKER, room)
 
 
@@ -506,7 +542,7 @@ def at_tick(run: Any, asset: Any, slot: int, price: float, tick: Any, room: int)
     if order.kind == TRAILING:
         trail_to(order, price)
     if STOP <= order.kind <= TRAILING and side * price >= side * order.stop:
-        trigger(order)
+        trigger(run, order)
     if order.kind == MARKET:
         return take(run, asset, slot, price, tick.since, taker, room)
     if order.kind != LIMIT:

@@ -22,9 +22,11 @@ __all__ = ['NEVER', 'ASSET', 'MARKET', 'LIMIT', 'STOP', 'STOP_LIMIT', 'TRAILING'
            'CANCELLED', 'REJECTED', 'EXPIRED', 'POST_ONLY', 'REDUCE_ONLY', 'TRIGGERED', 'RESTING', 'TARGETED', 'ORDER',
            'BUY', 'SELL', 'TARGET', 'TARGET_WEIGHT', 'SUBMIT', 'AMEND', 'CANCEL', 'CANCEL_ALL', 'REQUEST', 'FILL',
            'TRANSITION', 'CASHFLOW', 'FLOW_DIVIDEND', 'FLOW_BORROW', 'FLOW_FINANCING', 'FLOW_DELISTING', 'FLOW_SPLIT',
-           'FLOW_SETTLEMENT', 'POINT', 'CHECKS', 'RUN', 'KEEP_TRANSITIONS', 'KEEP_FILLS', 'KEEP_CURVE', 'ENDED', 'GROW',
-           'FAULT', 'FEED', 'LARGE', 'MOST', 'asset_record', 'order_record', 'request_record', 'fill_record',
-           'transition_record', 'flow_record', 'point_record', 'run_record', 'lent', 'Memory']
+           'FLOW_SETTLEMENT', 'POINT', 'SEND', 'REPORT', 'TOLD_FILL', 'TOLD_END', 'TOLD_AMENDED', 'TOLD_LOTS',
+           'TOLD_TRIGGERED', 'TOLD_KEPT', 'INSIDE', 'OUTSIDE', 'QUERIED', 'CHECKS', 'RUN', 'KEEP_TRANSITIONS',
+           'KEEP_FILLS', 'KEEP_CURVE', 'ENDED', 'GROW', 'FAULT', 'FEED', 'SENT', 'ASK', 'LARGE', 'MOST', 'asset_record',
+           'order_record', 'request_record', 'fill_record', 'transition_record', 'flow_record', 'point_record',
+           'run_record', 'send_record', 'report_record', 'lent', 'Memory']
 
 # %% ../../nbs/engine/62_memory.ipynb #23a664bd
 NEVER = np.int64(2**63 - 1)  # a time that does not come
@@ -235,6 +237,50 @@ POINT = np.dtype(
     align=True,
 )  # of the curve; how many fills and flows were booked by then
 
+# %% ../../nbs/engine/62_memory.ipynb #e7fe1989
+SEND = np.dtype(
+    [
+        ("what", "i4"),  # SUBMIT, AMEND or CANCEL; the terms are in the order
+        ("slot", "i4"),
+        ("order", "i8"),
+        ("time", "i8"),
+        ("arrives", "i8"),  # at the venue, by our model of the way there
+    ],
+    align=True,
+)
+
+REPORT = np.dtype(
+    [
+        ("what", "i4"),
+        ("state", "i4"),  # in which it ended
+        ("order", "i8"),
+        ("asset", "i4"),
+        ("side", "i4"),
+        ("time", "i8"),  # at the venue
+        ("heard", "i8"),  # when we learn of it
+        ("lots", "i8"),  # of the fill; else of the order
+        ("reason", "i8"),
+        ("kind", "i8"),
+        ("active", "i8"),
+        ("maker", "i8"),  # from here on as in a fill
+        ("quoted", "i8"),
+        ("price", "f8"),
+        ("reference", "f8"),
+        ("fee", "f8"),
+        ("tax", "f8"),
+        ("spread", "f8"),
+        ("slippage", "f8"),
+        ("impact", "f8"),
+    ],
+    align=True,
+)
+TOLD_FILL, TOLD_END, TOLD_AMENDED, TOLD_LOTS, TOLD_TRIGGERED, TOLD_KEPT = range(
+    6
+)  # filled; ended; the amend is done; another number of lots; a stop was hit; amend and cancel were refused
+INSIDE, OUTSIDE, QUERIED = range(
+    3
+)  # where the venue is: in the run; elsewhere; elsewhere, and it is asked what each event does
+
 # %% ../../nbs/engine/62_memory.ipynb #d8b62620
 CHECKS = (
     "finite", "quantity", "notional", "collar", "grid", "position", "gross", "net", "concentration", "buying_power",
@@ -305,8 +351,8 @@ RUN = np.dtype(
         ("day_end", "i8"),
         ("day_length", "i8"),
         ("next_point", "i8"),  # when the curve is written next, for ticks
-        ("tight", "i8"),  # 1: a log is nearly full
-        ("phase", "i8"),  # 1: the hooks of the event at the cursor have run
+        ("tight", "i8"),  # bits: 1 a log is nearly full, 2 something lies in the outbox
+        ("phase", "i8"),  # of the event at the cursor: 1 its hooks have run, 2 its venue was asked
         ("open_step", "i8"),  # 1: something happened since the last mark
         ("point_every", "i8"),  # 0: at every time that events bear
         # orders on their way
@@ -396,15 +442,28 @@ RUN = np.dtype(
         ("floor", "f8"),  # equity below which Guardian looks again; infinite: at every step
         ("delays", "i8"),  # measured: time and delay in turn, ascending
         ("n_delays", "i8"),
-        ("spare", "i8", (14,)),
+        # a venue elsewhere
+        ("apart", "i8"),  # 1: something is to be seen to before each event
+        ("external", "i8"),  # INSIDE, OUTSIDE, QUERIED
+        ("sends", "i8"),
+        ("max_sends", "i8"),
+        ("n_sends", "i8"),
+        ("inbox", "i8"),  # where the reports are that we were given
+        ("n_inbox", "i8"),
+        ("heeded", "i8"),  # of them, how many we have entered
+        ("reports", "i8"),  # of a run that is the venue of another: what it tells
+        ("max_reports", "i8"),  # 0: it tells nothing
+        ("n_reports", "i8"),
+        ("news", "i8"),  # how long that travels
+        ("spare", "i8", (2,)),
     ],
     align=True,
 )
 
 KEEP_TRANSITIONS, KEEP_FILLS, KEEP_CURVE = 1, 2, 4
-ENDED, GROW, FAULT, FEED = range(
-    4
-)  # status: no more events, an array is full, a hook raised, more events are needed
+ENDED, GROW, FAULT, FEED, SENT, ASK = range(
+    6
+)  # status: no more events, an array is full, a hook raised, more events are needed, look into the outbox, what does the venue do with this event?
 
 # %% ../../nbs/engine/62_memory.ipynb #23253a2a
 LARGE, MOST = 1 << 20, 1 << 28  # bytes from which a log is lent, and how many are kept for the next run
@@ -438,6 +497,7 @@ def lent(count: int, kind: np.dtype) -> Any:
 asset_record, order_record = record_at(ASSET), record_at(ORDER)
 request_record, fill_record, transition_record = record_at(REQUEST), record_at(FILL), record_at(TRANSITION)
 flow_record, point_record, run_record = record_at(CASHFLOW), record_at(POINT), record_at(RUN)
+send_record, report_record = record_at(SEND), record_at(REPORT)
 
 # %% ../../nbs/engine/62_memory.ipynb #21847af1
 _ARRAYS = {
@@ -447,6 +507,8 @@ _ARRAYS = {
     "transitions": TRANSITION,
     "flows": CASHFLOW,
     "curve": POINT,
+    "sends": SEND,
+    "reports": REPORT,
 }
 _LOGS = ("fills", "transitions", "curve")
 
@@ -460,6 +522,8 @@ class Memory:
     transitions: Any
     flows: Any
     curve: Any
+    sends: Any
+    reports: Any
 
     def __init__(self, n_assets: int, n_currencies: int = 1, **capacity: int) -> None:
         self.run = np.zeros(1, RUN)
@@ -483,6 +547,8 @@ class Memory:
             "transitions": 4096,
             "flows": 256,
             "curve": 1024,
+            "sends": 0,
+            "reports": 0,
         }
         for name, size in (sizes | capacity).items():
             setattr(self, name, lent(size, _ARRAYS[name]) if name in _LOGS else np.zeros(size, _ARRAYS[name]))
@@ -533,13 +599,15 @@ class Memory:
             "transitions": run["n_transitions"] + 8 * n_open + 256,
             "flows": run["n_flows"] + 2 * len(self.assets) + len(self.cash) + 64,
             "curve": run["n_curve"] + 1,
+            "sends": run["n_sends"] + 2 * n_open + 64 if run["external"] else -1,
+            "reports": run["n_reports"] + 8 * n_open + 64 if run["max_reports"] else -1,
         }
         for name, count in needed.items():
             array = getattr(self, name)
-            size = len(array)
+            size = max(len(array), 1)
             while size <= count:
                 size *= 2
-            if size > len(array):
+            if count >= len(array):
                 larger = lent(size, array.dtype) if name in _LOGS else np.zeros(size, array.dtype)
                 larger.view("u1")[: array.nbytes] = array.view(
                     "u1"
@@ -549,7 +617,7 @@ class Memory:
                     self._chain_free(len(array))
         if self.books is not None:
             self.books.grow()
-        run["tight"] = 0
+        run["tight"] &= ~1
         self.bind()
 
     def address(self) -> int:

@@ -19,13 +19,14 @@ from ..core.check import QuantbenchError
 from ..core.types import MOVES, OrderState
 from .kernel import kernel
 from quantbench.engine.memory import (
-    CHECKS, NEVER, REDUCE_ONLY, REJECTED, Memory, order_record, transition_record,
+    CHECKS, NEVER, REDUCE_ONLY, REJECTED, TOLD_END, Memory, order_record, report_record, transition_record,
 )  # fmt: skip
 
 # %% auto #0
 __all__ = ['REASONS', 'WOULD_TAKE', 'FORM', 'ASKED', 'GROUP', 'NOTHING_LEFT', 'IMMEDIATE', 'AMENDED', 'SESSION', 'DATE',
            'AUCTION', 'DELISTED', 'LEGAL', 'ILLEGAL_MOVE', 'log_transition', 'move', 'check_fault', 'open_slot',
-           'free_slot', 'count_open', 'link', 'unlink', 'drop_exits', 'add_open', 'remove_open', 'finish', 'find_order']
+           'free_slot', 'count_open', 'link', 'unlink', 'drop_exits', 'add_open', 'remove_open', 'report', 'finish',
+           'find_order']
 
 # %% ../../nbs/engine/63_orders.ipynb #81735889
 REASONS = (
@@ -154,6 +155,17 @@ def remove_open(run: Any, asset: Any, slot: int) -> None:
 
 # %% ../../nbs/engine/63_orders.ipynb #ced8d945
 @kernel
+def report(run: Any, what: int, order: Any, time: int) -> Any:
+    "A venue of another run tells of an order; the record, for what else there is to say."
+    told = report_record(run.reports, run.n_reports)
+    run.n_reports += 1
+    told.what, told.state, told.reason = what, order.end, order.reason
+    told.order, told.asset, told.side, told.kind = order.id, order.asset, order.side, order.kind
+    told.time, told.heard, told.lots, told.active = time, time + run.news, order.lots, order.active
+    return told
+
+
+@kernel
 def finish(run: Any, slot: int, state: int, time: int, reason: int) -> None:
     "The order ends at the venue; the news of it is on its way."
     order = order_record(run.orders, slot)
@@ -168,6 +180,8 @@ def finish(run: Any, slot: int, state: int, time: int, reason: int) -> None:
         run.wake = min(run.wake, order.ended + run.fill_latency + 1)
     if state == REJECTED:
         run.stopped[reason] += 1
+    if run.max_reports > 0:
+        report(run, TOLD_END, order, order.ended)
 
 
 @kernel

@@ -18,6 +18,7 @@ import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -383,11 +384,10 @@ class _WebSocket:
 
         silent = logging.Logger("silent")  # noqa: LOG001 (on purpose outside the hierarchy)
         silent.disabled = True
-        self._broken = WebSocketException
+        self._broken, self._open = WebSocketException, ExitStack()
         try:
-            self._socket = connect(
-                url, open_timeout=timeout, close_timeout=0.5, logger=silent, max_size=1 << 22
-            )
+            door = connect(url, open_timeout=timeout, close_timeout=0.5, logger=silent, max_size=1 << 22)
+            self._socket = self._open.enter_context(door)
         except WebSocketException as error:
             raise ConnectionError(type(error).__name__) from None
 
@@ -407,7 +407,7 @@ class _WebSocket:
             raise ConnectionError(type(error).__name__) from None
 
     def close(self) -> None:
-        self._socket.close()
+        self._open.close()
 
 # %% ../../nbs/execution/135_alpaca.ipynb #58858b75
 @dataclass(frozen=True, slots=True)
@@ -551,6 +551,8 @@ class _Talk:
         try:
             message = _parse(frame)
             stream, data = str(message["stream"]), message["data"]
+            if not isinstance(data, Mapping):
+                raise TypeError("no data")
             if stream == "authorization" and data["status"] != "authorized":
                 raise QuantbenchError("QB-BRK-014", where="alpaca: stream", value=_word(data["status"]))
             good = stream != "trade_updates" or self._update(data)

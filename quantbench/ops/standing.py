@@ -398,10 +398,14 @@ def look(desk: Desk, name: str, now: datetime | None = None) -> tuple[Finding, .
     from quantbench.ops import monitors
 
     held, moment = status(desk, name), now or desk.clock.now()
-    if held.stage not in LADDER[1:]:
+    if held.certificate is None:  # it cannot trade: there is nothing to watch
         return ()
     sections = {n: getattr(desk.settings, n) for n in ("gates", "guardian", "monitors", "targets")}
     live = recall(desk, name, held.stage)
+    if live.certificate != held.certificate.hash:
+        raise QuantbenchError(
+            "QB-PRO-006", where=f"{held.stage} of {name}", value="the record of an earlier certificate"
+        )
     if held.stage == "paper":
         return monitors.watch(live, moment, **sections)
     asked, began = reviews(desk, name), live.began

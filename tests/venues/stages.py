@@ -152,8 +152,11 @@ def alpaca(kind: type[AlpacaBroker] = AlpacaBroker, **how: Any) -> Iterator[Alpa
         broker.connect()
         stage = AlpacaStage(broker, venue, seal, clock)
         try:
-            while not broker.ready:
+            for _ in range(stage.patience):
+                if broker.ready:
+                    break
                 stage.pass_time()
+            assert broker.ready, broker.trouble
             yield stage
         finally:
             broker.close()
