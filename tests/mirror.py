@@ -14,8 +14,8 @@ from quantbench.engine.backtest import Session
 from quantbench.engine.memory import SUBMITTED
 from quantbench.engine.study import Study
 from quantbench.execution.broker import Arrival
+from quantbench.execution.faulty import FaultyBroker, Truth
 from quantbench.execution.session import moment, starts
-from quantbench.execution.simulate import FaultyBroker, Truth
 
 
 def venue(seal, clock, _study):

@@ -341,13 +341,19 @@ def test_every_help_has_an_example_of_its_own(path: list[str], capsys: pytest.Ca
 
 
 def test_the_commands_are_those_documented() -> None:
-    groups = {"data": "import refresh check list show sql", "journal": "verify tail"}
+    groups = {
+        "data": "import refresh check list show sql",
+        "journal": "verify tail",
+        "gateway": "start status stop",
+    }
+    trading = ("halt", "kill", "resume", "orders", "fills", "positions", "replay-diff")
     expected = {
         ("doctor",),
         ("gate",),
         ("report",),
         ("promote",),
         ("leakcheck",),
+        *((name,) for name in trading),
         *((name, one) for name, words in groups.items() for one in words.split()),
     }
     assert {tuple(path) for path in commands()} == expected

@@ -28,7 +28,7 @@ from ..core.check import QuantbenchError
 from ..core.clock import Clock, WallClock
 from ..core.show import Card, Row, Shown, Table, table
 from .heart import Beat, Life, Pulse
-from .terminal import FAILED, JsonOption, group, say, show, show_json
+from .terminal import FAILED, JsonOption, examples, group, say, show, show_json
 from .wire import Home, Line, Server, Stream, Verb, verb
 
 if TYPE_CHECKING:
@@ -569,7 +569,7 @@ def tell(told: Told, as_json: bool) -> None:
         show(told)
 
 
-@gateway.command("start")
+@gateway.command("start", epilog=examples("qb gateway start", "qb gateway start --foreground"))
 def start_command(
     home: HomeOption = None,
     foreground: Annotated[
@@ -585,7 +585,7 @@ def start_command(
         tell(launch(place), as_json)
 
 
-@gateway.command("status")
+@gateway.command("status", epilog=examples("qb gateway status", "qb gateway status --json"))
 def status_command(home: HomeOption = None, as_json: JsonOption = False) -> None:
     "What it does now; ends with 1 if it does not answer."
     try:
@@ -601,7 +601,7 @@ def status_command(home: HomeOption = None, as_json: JsonOption = False) -> None
         raise typer.Exit(FAILED) from None
 
 
-@gateway.command("stop")
+@gateway.command("stop", epilog=examples("qb gateway stop"))
 def stop_command(home: HomeOption = None) -> None:
     "End the session and the process; open orders of the session are cancelled."
     place, clock = home_at(home), WallClock()
