@@ -732,7 +732,9 @@ def test_a_record_without_limits_refuses_everything():
     assert not decide(memory, 0, 1.0).accepted
 
 
-WAY_ROUND = re.compile(r"bypass|(?<!TimeIn)(?<!time_in_)force|skip|dry_?risk|no_?risk|unchecked|override", re.IGNORECASE)
+WAY_ROUND = re.compile(
+    r"bypass|(?<!TimeIn)(?<!time_in_)force|skip|dry_?risk|no_?risk|unchecked|override", re.IGNORECASE
+)
 
 
 def test_no_symbol_on_the_way_of_an_order_promises_a_way_round(root: Path):

@@ -179,8 +179,8 @@ class PaperBroker(Adapter):
     can = Can.AMEND | Can.CANCEL_ALL | Can.STREAM | Can.FILLS_SINCE | Can.SHORT | Can.FRACTIONS | Can.CLOCK
 
     def __init__(
-        self, seal: Seal, clock: Clock, tape: Tape, *, setup: Setup = Setup(), account: str = "paper"
-    ) -> None:  # noqa: B008
+        self, seal: Seal, clock: Clock, tape: Tape, *, setup: Setup | None = None, account: str = "paper"
+    ) -> None:
         super().__init__(seal, clock)
         self.memory, self.tape, self.account = venue_memory(tape, setup or Setup()), tape, account
         self._index = {symbol: place for place, symbol in enumerate(tape.symbols)}
