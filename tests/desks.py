@@ -57,21 +57,26 @@ class Session:
     name, done = "busy", False
 
     def __init__(self, floor: Floor, folder: Path) -> None:
-        self.floor, self.folder = floor, folder
+        self.floor, self.folder, self.heard = floor, folder, ()
 
     def step(self) -> bool:
         while (self.folder / "BLOCK").exists():
             time.sleep(0.005)
         if (self.folder / "BURST").exists():
             self.floor.place("burst", symbol="SPY", side="buy", quantity="1")
+            self.listen()
             return True
         return False
 
     def status(self) -> dict:
         return {"run": self.name}
 
+    def listen(self) -> None:
+        self.heard += self.floor.account.oms.pump()
+
     def changes(self) -> tuple:
-        return ()
+        heard, self.heard = self.heard, ()
+        return heard
 
     def abandon(self, _why: str) -> None:
         pass
