@@ -3157,6 +3157,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                  'quantbench/execution/book.py'),
                                            'quantbench.execution.book._Fills._book': ( 'execution/book.html#_fills._book',
                                                                                        'quantbench/execution/book.py'),
+                                           'quantbench.execution.book._Fills._corrected': ( 'execution/book.html#_fills._corrected',
+                                                                                            'quantbench/execution/book.py'),
                                            'quantbench.execution.book._Fills._fill_of': ( 'execution/book.html#_fills._fill_of',
                                                                                           'quantbench/execution/book.py'),
                                            'quantbench.execution.book._Fills._hear_bust': ( 'execution/book.html#_fills._hear_bust',
