@@ -113,7 +113,9 @@ class Desk:
             assert self.oms.orders[name].filled == held.filled
 
 
-def fill(name: str, quantity: int, price: str, execution: str, filled: int | None = None, **more: Any) -> Report:
+def fill(
+    name: str, quantity: int, price: str, execution: str, filled: int | None = None, **more: Any
+) -> Report:
     """A report by hand."""
     return Report(
         told=Told.FILL, client_id=name, time=NOON, heard=NOON, symbol="AAPL", execution=execution, quantity=Decimal(quantity),

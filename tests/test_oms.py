@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 from desks import NOON, SHARE, Desk, Lenient, Quick, fill
-from kills import killed_at
 
+from kills import killed_at
 from quantbench.core.check import QuantbenchError
 from quantbench.core.clock import SimClock, WallClock
 from quantbench.core.journal import Disk, Journal, read
@@ -94,7 +94,14 @@ def test_the_same_shares_under_another_name_are_flagged_not_booked(desk: Desk):
 def test_a_cancel_races_a_fill(tmp_path: Path, seed: int):
     rng, desk = random.Random(seed), Desk(tmp_path)
     name = desk.buy(100).client_id
-    acts = [lambda: desk.oms.cancel(name), lambda: desk.truth.orders[name].state.terminal or desk.truth.fill(name, Decimal(rng.randint(1, 50)), Decimal(180)), desk.oms.pump]
+    acts = [
+        lambda: desk.oms.cancel(name),
+        lambda: (
+            desk.truth.orders[name].state.terminal
+            or desk.truth.fill(name, Decimal(rng.randint(1, 50)), Decimal(180))
+        ),
+        desk.oms.pump,
+    ]
     for _ in range(8):
         rng.choice(acts)()
         if desk.truth.orders[name].filled > 49:
@@ -130,7 +137,7 @@ def test_a_bust_takes_back_every_cent(desk: Desk):
 
 
 WRONG = [
-    (lambda name: fill("desk-999", 1, "180", "x"), "QB-OMS-023"),
+    (lambda _: fill("desk-999", 1, "180", "x"), "QB-OMS-023"),
     (lambda name: fill(name, 0, "180", "x"), "QB-OMS-012"),
     (lambda name: fill(name, -5, "180", "x"), "QB-OMS-012"),
     (lambda name: fill(name, 101, "180", "x"), "QB-OMS-014"),
@@ -202,7 +209,7 @@ class Boundary(Quick):
         self._step()
         return taken
 
-    def sync(self, file: int) -> None:
+    def sync(self, _: int) -> None:
         self._step()
 
 
@@ -260,7 +267,9 @@ def _work(folder: Path) -> Oms:
     """One process: recover, and place orders until somebody kills it."""
     seal = Seal()
     journal = Journal.open(folder / "orders.journal", clock=WallClock())
-    return Oms(journal, Lenient(seal), Filed(seal, folder / "venue"), WallClock(), run="desk", patience=(0.0, 0.0))
+    return Oms(
+        journal, Lenient(seal), Filed(seal, folder / "venue"), WallClock(), run="desk", patience=(0.0, 0.0)
+    )
 
 
 def test_sigkill_at_any_moment(tmp_path: Path):
@@ -272,7 +281,16 @@ def test_sigkill_at_any_moment(tmp_path: Path):
     def work() -> None:
         oms = _work(tmp_path)
         for _ in range(200):
-            oms.place(Order(id="any", asset=SHARE, side=Side.BUY, quantity=Decimal(1), time=NOON, type=OrderType.MARKET))
+            oms.place(
+                Order(
+                    id="any",
+                    asset=SHARE,
+                    side=Side.BUY,
+                    quantity=Decimal(1),
+                    time=NOON,
+                    type=OrderType.MARKET,
+                )
+            )
 
     for _ in range(1000 if SOAK else 60):
         kills += killed_at(rng.uniform(0.0, 0.05), work)
@@ -281,7 +299,11 @@ def test_sigkill_at_any_moment(tmp_path: Path):
     ruled = {str(r.payload["id"]) for r in read(tmp_path / "orders.journal") if r.kind == "order.ruling"}
     assert set(received) <= ruled, "an order left before its ruling was on the disk"
     oms = _work(tmp_path)
-    known = {name for name, entry in oms.orders.items() if not entry.doubtful and entry.state is OrderState.SUBMITTED}
+    known = {
+        name
+        for name, entry in oms.orders.items()
+        if not entry.doubtful and entry.state is OrderState.SUBMITTED
+    }
     assert known == set(received), "an order of the venue is not in the book"
 
 
@@ -306,7 +328,7 @@ class Failing(Quick):
             raise OSError(errno.ENOSPC, "no space")
         return super().write(file, data)
 
-    def sync(self, file: int) -> None:
+    def sync(self, _: int) -> None:
         if self.error == errno.EIO:
             self.error = 0  # the second time it would work: nobody may ask
             raise OSError(errno.EIO, "i/o error")
@@ -385,7 +407,7 @@ def test_a_crash_does_not_clear_a_kill(desk: Desk):
 
 
 def test_a_guardian_that_fails_has_not_accepted(desk: Desk):
-    desk.guardian.judge = lambda intent: 1 / 0
+    desk.guardian.judge = lambda _: 1 / 0
     placed = desk.buy(1)
     assert placed.code == "QB-OMS-008" and not desk.submits()
 
@@ -394,7 +416,9 @@ def test_children_never_exceed_their_parent(tmp_path: Path):
     from desks import Order, OrderType
 
     desk = Desk(tmp_path, script=["ack_lost", "ok", "request_lost"] * 20)
-    parent = desk.oms.work(Order(id="any", asset=SHARE, side=Side.BUY, quantity=Decimal(100), time=NOON, type=OrderType.MARKET)).client_id
+    parent = desk.oms.work(
+        Order(id="any", asset=SHARE, side=Side.BUY, quantity=Decimal(100), time=NOON, type=OrderType.MARKET)
+    ).client_id
     sent = Decimal(0)
     for _ in range(20):
         try:

@@ -670,6 +670,7 @@ class _Fills(_Ear):
         return self._tell(line, "corrected", at, fill)
 
 # %% ../../nbs/execution/122_book.ipynb #adbb721e
+_REPLACED = "replaced by somebody else"
 _ENDS = {
     Told.CANCELLED: OrderState.CANCELLED,
     Told.EXPIRED: OrderState.EXPIRED,
@@ -727,15 +728,14 @@ class _States(_Fills):
         if line.ended:
             return None
         record = line.pending or line.record
-        if r.quantity is not None and not (
-            line.pending and r.filled is None
-        ):  # then what we asked for says it better
-            filled = line.filled if r.filled is None else r.filled
-            order = record["order"] | {"quantity": format(_plus(filled, r.quantity), "f")}
+        if r.quantity is not None and r.filled is not None:
+            order = record["order"] | {"quantity": format(_plus(r.filled, r.quantity), "f")}
             record = record | {"order": order}
+        elif line.pending is None:  # what is left of it says nothing while fills may be missing: ask
+            return self._suspect(line, at, "QB-OMS-025", _REPLACED)
         if record == line.record and r.broker_id in (None, line.broker_id):
             return None
-        return self._become(line, record, at, "replaced" if line.pending else "replaced by somebody else", r)
+        return self._become(line, record, at, "replaced" if line.pending else _REPLACED, r)
 
     def _become(
         self, line: _Line, record: Mapping[str, Any], at: datetime, why: str, r: Report | BrokerOrder
@@ -886,6 +886,10 @@ class Book(_States):
             self._now(line, state, at, f"the broker shows it {order.word}", order)
         if line.pending and _same(line.pending["order"], order):
             self._become(line, line.pending, at, "the broker shows it replaced", order)
+        elif line.suspect == _REPLACED and not _same(line.record["order"], order):
+            terms = {"quantity": order.quantity, "limit_price": order.limit, "stop_price": order.stop}
+            said = {name: None if value is None else format(value, "f") for name, value in terms.items()}
+            self._become(line, line.record | {"order": line.record["order"] | said}, at, _REPLACED, order)
 
     def _agree(self, line: _Line, order: BrokerOrder, at: datetime, settled: bool) -> None:
         unamended = settled and line.pending is not None and _same(line.record["order"], order)
