@@ -1,123 +1,135 @@
-"""A desk for the tests of the order path: a venue with exact books, a broker that can be scripted, a journal, an order book."""
+"""Processes for the tests of the gateway: a real gateway and a real sidecar, with a venue that lives in the test.
+
+python tests/desks.py gateway FOLDER VENUE SILENCE SIDECAR
+python tests/desks.py sidecar FOLDER VENUE SILENCE
+python tests/desks.py paper FOLDER
+
+Files in FOLDER tell the gateway what to suffer: BLOCK hangs its loop, FULL fills its disk, BURST has its session send orders as fast as it can.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import UTC, datetime
+import errno
+import signal
+import subprocess
+import sys
+import time
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
-from quantbench.core.clock import SimClock
+from quantbench.core.clock import WallClock
 from quantbench.core.journal import Disk, Journal
-from quantbench.core.types import Asset, AssetClass, Order, OrderType, Side, Venue
+from quantbench.core.types import Asset, AssetClass, Venue
 from quantbench.core.value import Currency
-from quantbench.execution.broker import Arrival, Intent, Report, Seal, Told
-from quantbench.execution.faulty import FaultyBroker, Truth
-from quantbench.execution.oms import Oms, Placed
+from quantbench.execution.broker import Seal
+from quantbench.execution.floor import Account, Floor
+from quantbench.execution.oms import Oms
+from quantbench.ops import sidecar as beside
+from quantbench.ops.gateway import Gateway, opened
+from quantbench.ops.wire import Home
+from venues.plain import Lenient, Plain
 
-NOON = datetime(2026, 3, 2, 17, tzinfo=UTC)
-USD = Currency("USD", 2)
-SHARE = Asset(
-    id="AAPL", asset_class=AssetClass.EQUITY, venue=Venue("XNAS", "24/7"), currency=USD, tick_size=Decimal("0.01"), lot_size=Decimal(1)
-)  # fmt: skip
-
-
-class Quick(Disk):
-    """No sync: what is tested is not the disk."""
-
-    def sync(self, file: int) -> None: ...
-
-    def sync_directory(self, directory: Path) -> None: ...
-
-
-@dataclass
-class Ruling:
-    intent: Intent
-    accepted: bool = True
-    amends: bool = False
-    code: str | None = None
-    hash: str = "0" * 64
-    checks: tuple[tuple[str, str, str], ...] = ()
+SPY = Asset(
+    id="SPY",
+    asset_class=AssetClass.ETF,
+    venue=Venue("ARCX", "24/7"),
+    currency=Currency("USD"),
+    tick_size=Decimal("0.01"),
+    lot_size=Decimal(1),
+)
 
 
-class Lenient:
-    """A Guardian that refuses what it is told to, and remembers what it is told."""
+class Filling(Disk):
+    """A disk that is full while a file says so."""
 
-    def __init__(self, seal: Seal) -> None:
-        self.seal, self.open, self.fills, self.doubts, self.refuses = seal, set[str](), [], 0, False
+    def __init__(self, flag: Path) -> None:
+        self.flag = flag
 
-    def judge(self, intent: Intent) -> Ruling:
-        return Ruling(intent, not self.refuses, code="G01" if self.refuses else None)
-
-    def judge_amend(self, _: str, resulting: Intent) -> Ruling:
-        return Ruling(resulting, not self.refuses, True, "G35" if self.refuses else None)
-
-    def accept(self, ruling: Ruling) -> Any:
-        return self.seal.make(ruling.intent, ruling.hash, amends=ruling.amends)
-
-    def opened(self, intent: Intent) -> None:
-        self.open.add(intent.client_id)
-
-    def closed(self, client_id: str) -> None:
-        self.open.discard(client_id)
-
-    def booked(self, fill: Any) -> None:
-        self.fills.append(fill)
-
-    def note_unresolved(self, count: int, _: Any) -> None:
-        self.doubts = count
+    def write(self, file: int, data: memoryview) -> int:
+        if self.flag.exists():
+            raise OSError(errno.ENOSPC, "no space left")
+        return super().write(file, data)
 
 
-class Desk:
-    """One account; `restart` is what a crash leads to."""
+class Session:
+    """What a strategy does to a gateway: it sends, or it hangs."""
 
-    def __init__(self, folder: Path, disk: Disk | None = None, **broker: Any) -> None:
-        self.folder, self.disk = folder, disk or Quick()
-        self.clock, self.seal = SimClock(NOON), Seal()
-        self.truth = Truth(self.clock)
-        self.broker = FaultyBroker(self.seal, self.clock, self.truth, **broker)
-        self.start()
+    name, done = "busy", False
 
-    def start(self) -> None:
-        self.journal = Journal.open(self.folder / "orders.journal", clock=self.clock, disk=self.disk)
-        self.guardian = Lenient(self.seal)
-        self.oms = Oms(self.journal, self.guardian, self.broker, self.clock, run="desk", assets=[SHARE])
+    def __init__(self, floor: Floor, folder: Path) -> None:
+        self.floor, self.folder, self.heard = floor, folder, ()
 
-    def restart(self) -> None:
-        self.journal.close()
-        self.start()
+    def step(self) -> bool:
+        while (self.folder / "BLOCK").exists():
+            time.sleep(0.005)
+        if (self.folder / "BURST").exists():
+            self.floor.place("burst", symbol="SPY", side="buy", quantity="1")
+            self.listen()
+            return True
+        return False
 
-    def buy(self, quantity: int, side: Side = Side.BUY, limit: str | None = "180.00", **more: Any) -> Placed:
-        kind = OrderType.MARKET if limit is None else OrderType.LIMIT
-        order = Order(
-            id="any", asset=SHARE, side=side, quantity=Decimal(quantity), time=self.clock.now(), type=kind,
-            limit_price=None if limit is None else Decimal(limit),
-        )  # fmt: skip
-        return self.oms.place(order, arrival=Arrival(time=self.clock.now(), last=180.0), **more)
+    def status(self) -> dict:
+        return {"run": self.name}
 
-    def wait(self, seconds: float = 60.0, steps: int = 8) -> None:
-        for _ in range(steps):
-            self.clock.advance(seconds / steps)
-            self.oms.pump()
+    def listen(self) -> None:
+        self.heard += self.floor.account.oms.pump()
 
-    def submits(self) -> list[str]:
-        return [name for call, name in self.broker.calls if call == "submit"]
+    def changes(self) -> tuple:
+        heard, self.heard = self.heard, ()
+        return heard
 
-    def agree(self) -> None:
-        """Order book and venue say the same, to the cent."""
-        assert dict(self.oms.positions) == self.truth.positions
-        assert self.oms.cash.get("USD", Decimal(0)) == self.truth.cash
-        for name, held in self.truth.orders.items():
-            assert held.times == 1, f"{name} is at the venue {held.times} times"
-            assert self.oms.orders[name].filled == held.filled
+    def abandon(self, _why: str) -> None:
+        pass
+
+    def arrival(self, _symbol: str) -> None:
+        return None
+
+    def stop(self) -> dict:
+        self.floor.account.oms.cancel_all(why="the session ends")
+        return {"run": self.name}
 
 
-def fill(
-    name: str, quantity: int, price: str, execution: str, filled: int | None = None, **more: Any
-) -> Report:
-    """A report by hand."""
-    return Report(
-        told=Told.FILL, client_id=name, time=NOON, heard=NOON, symbol="AAPL", execution=execution, quantity=Decimal(quantity),
-        price=Decimal(price), fee=Decimal(0), filled=None if filled is None else Decimal(filled), **more,
-    )  # fmt: skip
+def gateway(folder: str, venue: str, silence: str, sidecar: str) -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1})
+    home, clock, seal = Home.make(Path(folder)), WallClock(), Seal()
+    floor = opened(home, lambda: Floor(home.folder, clock=clock))
+    disk = Filling(home.folder / "FULL")
+    floor.journal._hold.disk = disk
+    journal = Journal.open(home.folder / "account.journal", clock=clock, disk=disk)
+    broker = Plain(seal, clock, venue)
+    oms = Oms(journal, Lenient(floor.kill_state, seal), broker, clock, run="desk", assets=(SPY,))
+    floor._enter(Account("desk", (SPY,), journal, oms._guardian, oms, broker, clock))
+    floor.kill_state.ready()
+    floor.session = Session(floor, home.folder)
+
+    def start() -> int:
+        words = [sys.executable, __file__, "sidecar", folder, venue, silence]
+        return subprocess.Popen(words, start_new_session=True).pid
+
+    starts = start if sidecar == "yes" else None
+    Gateway(home, floor, clock=clock, silence=float(silence), sidecar=starts, patience=2.0).run()
+
+
+def sidecar(folder: str, venue: str, silence: str) -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGUSR1})
+    clock = WallClock()
+    beside.run(Home.make(Path(folder)), Plain(Seal(), clock, venue), clock=clock, silence=float(silence))
+
+
+def paper(folder: str) -> None:
+    from mirror import mirrored
+
+    from quantbench.core.config import load
+    from quantbench.core.journal import read
+    from quantbench.ops.replay import require_seen
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1})
+    home, clock = Home.make(Path(folder)), WallClock()
+    begin = mirrored(load(), clock)
+    look = lambda journal: require_seen(read(journal))  # noqa: E731
+    floor = opened(home, lambda: Floor(home.folder, clock=clock, begin=begin, may_resume=look))
+    Gateway(home, floor, clock=clock, silence=60.0).run()
+
+
+if __name__ == "__main__":
+    {"gateway": gateway, "sidecar": sidecar, "paper": paper}[sys.argv[1]](*sys.argv[2:])

@@ -15,7 +15,8 @@ from quantbench.engine.memory import SUBMITTED
 from quantbench.engine.study import Study
 from quantbench.execution.broker import Arrival
 from quantbench.execution.faulty import FaultyBroker, Truth
-from quantbench.execution.session import moment, starts
+from quantbench.execution.paper import moment
+from quantbench.execution.session import starts
 
 
 def venue(seal, clock, _study):
@@ -78,6 +79,13 @@ class Mirror:
                 truth.told[-1] = replace(truth.told[-1], time=moment(int(row["time"])))
         self.fills = len(log)
         self.heard += self.account.oms.pump()
+
+    def listen(self) -> None:
+        self.heard += self.account.oms.pump()
+
+    def settle(self) -> None:
+        self.account.oms.cancel_all(why="the session ends")
+        self.listen()
 
     def changes(self):
         heard, self.heard = self.heard, ()

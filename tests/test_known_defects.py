@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from desks import Desk, fill
+from orderdesk import Desk, fill
 
 from quantbench.core.journal import read
 from quantbench.core.types import OrderState

@@ -12,7 +12,7 @@ from itertools import permutations
 from pathlib import Path
 
 import pytest
-from desks import NOON, SHARE, Desk, Lenient, Quick, fill
+from orderdesk import NOON, SHARE, Desk, Lenient, Quick, fill
 
 from kills import killed_at
 from quantbench.core.check import QuantbenchError
@@ -273,7 +273,7 @@ def _work(folder: Path) -> Oms:
 
 
 def test_sigkill_at_any_moment(tmp_path: Path):
-    from desks import Order, OrderType
+    from orderdesk import Order, OrderType
 
     (tmp_path / "venue").touch()
     rng, kills = random.Random(9), 0
@@ -413,7 +413,7 @@ def test_a_guardian_that_fails_has_not_accepted(desk: Desk):
 
 
 def test_children_never_exceed_their_parent(tmp_path: Path):
-    from desks import Order, OrderType
+    from orderdesk import Order, OrderType
 
     desk = Desk(tmp_path, script=["ack_lost", "ok", "request_lost"] * 20)
     parent = desk.oms.work(

@@ -59,8 +59,12 @@ class Running(Protocol):
 
     def step(self) -> bool: ...
 
+    def listen(self) -> None:
+        "No events: what the broker told."
+        ...
+
     def changes(self) -> tuple[Change, ...]:
-        "What it has heard of the order book since the last call."
+        "What it has heard of the order book since the last call. While it runs nobody else pumps."
         ...
 
     def abandon(self, why: str) -> None:
@@ -213,20 +217,20 @@ class Floor:
         return worked
 
     def _session_step(self, session: Running) -> bool:
-        "Halted it waits; killed it ends; done it is put away."
+        "Halted it only listens; killed it ends; done it is put away."
         state = self.kill_state.state()
-        if state is State.HALTED:
-            return False
-        worked = state is not State.KILLED and session.step()
-        for change in session.changes():
-            self._tell(change)
+        worked = state in (State.ACTIVE, State.REDUCING) and session.step()
+        if not worked:
+            session.listen()
         if session.done or state is State.KILLED:
             self.stop()
+        for change in session.changes():
+            self._tell(change)
         return worked
 
     def _pump(self, account: Account) -> bool:
         try:
-            changes = account.oms.pump()
+            changes = account.oms.pump() if self.session is None else ()
         except (
             QuantbenchError
         ) as error:  # the journal takes nothing any more: the order book sends nothing any more

@@ -497,8 +497,9 @@ class _Controls:
         most = self.limits.max_gross_ratio * case.equity
         if case.reducing:
             value, most = 0.0, 0.0
-        else:
-            value += case.value
+        else:  # an order that turns a position round opens only what goes beyond closing it
+            closes = min(max(-case.opened.side * case.position - case.open_same, 0), case.new)
+            value += (case.new - closes) * case.opened.value
         found = control.few_open(len(others) + 1, self.limits.max_open_orders_count, value, most)
         return found if not found.ok else Found(self._engine(case, "G27").ok, found.detail)
 

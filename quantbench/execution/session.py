@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from functools import partial
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 
@@ -22,8 +23,11 @@ from ..core.clock import Clock, SimClock
 from ..core.journal import Journal
 from ..core.config import Settings
 from ..engine.backtest import Session, Setup
-from ..engine.events import Events, nanoseconds
+from quantbench.engine.events import (
+    KIND_BAR, KIND_HALT, KIND_QUOTE, KIND_RESUME, KIND_SPLIT, KIND_TRADE, TICK, Events, nanoseconds,
+)  # fmt: skip
 from ..engine.guardian import Limits
+from ..engine.loop import pass_time
 from ..engine.result import Result
 from ..engine.study import Study
 from ..engine.tape import Tape
@@ -31,26 +35,28 @@ from .book import Change
 from .broker import Adapter, Arrival, Seal
 from .floor import Account, Floor
 from .guard import Guardian
+from .live import Live
 from .oms import Oms
+from .paper import PaperBroker, moment
 from .record import Recorder, keep_result
 from ..risk.kill import Kill
 from ..risk.rules import Rules
 
 # %% auto #0
-__all__ = ['Venue', 'Driven', 'Admit', 'Replay', 'Drive', 'moment', 'Terms', 'Paper', 'differences', 'runs', 'next_run', 'opened',
-           'starts']
+__all__ = ['Venue', 'Driven', 'Admit', 'Replay', 'Drive', 'Terms', 'Paper', 'differences', 'runs', 'next_run', 'Carried',
+           'simulated', 'opened', 'starts']
 
 # %% ../../nbs/execution/139_session.ipynb #248f1aa0
-_PIECE = 1024  # events between two looks at anything else
+_PIECE, _SPAN = 1024, 1_000_000_000  # events, and nanoseconds of the tape, between two looks at anything else
 
 
 def _pieces(chunks: Iterable[Events], size: int) -> Iterator[Events]:
-    "Cut into pieces of about this size, never between events known at one time."
+    "Cut where the tape goes on by more than a second, and into pieces of about this size; never between events known at one time."
     for chunk in chunks:
-        start = 0
+        known, start = chunk["known"], 0
         while start < len(chunk):
-            end = min(start + size, len(chunk))
-            end = int(np.searchsorted(chunk["known"], chunk["known"][end - 1], "right"))
+            end = min(start + size, int(np.searchsorted(known, known[start] + _SPAN, "right")))
+            end = int(np.searchsorted(known, known[end - 1], "right"))
             yield chunk[start:end]
             start = end
 
@@ -63,8 +69,7 @@ class Replay:
         self._clock, self._begun = clock, clock.monotonic()
         self._first = nanoseconds(tape.span[0])
         self._held: Events | None = None
-        size = piece or max(1, min(_PIECE, len(tape) // 256))
-        self._rest = _pieces(tape.chunks(), size)
+        self._rest = _pieces(tape.chunks(), piece or _PIECE)
         self.over = False
 
     def due(self) -> Events | None:
@@ -95,17 +100,21 @@ class Drive(Protocol):
         "These events happen, and the account's clock with them; what follows from them has left, and what the broker told is heard."
         ...
 
+    def listen(self) -> None:
+        "No events: what the broker told is heard."
+        ...
+
     def finish(self) -> None:
         "No more events."
+        ...
+
+    def settle(self) -> None:
+        "What is open at the broker is cancelled there; the engine's run is over and does not hear of it."
         ...
 
     def changes(self) -> tuple[Change, ...]:
         "What it has heard of the order book since the last call."
         ...
-
-
-def moment(known: int) -> datetime:
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=known // 1000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +139,6 @@ class Paper:
         self._drive, self._feed, self._folder, self._wall = drive, feed, folder, wall
         self.done, self.summary = False, dict[str, Any]()
         self._marked = wall.monotonic()
-        self._heard: tuple[Change, ...] = ()  # when it settled
         start: dict[str, Any] = {
             "run": terms.run, "strategy": terms.strategy, "stage": terms.stage, "lake": terms.lake, "as_of": terms.as_of,
             "certificate": terms.certificate, "broker": account.broker.name, "speed": float(getattr(feed, "speed", 1.0)),
@@ -157,9 +165,12 @@ class Paper:
             self._marked = now
         return True
 
+    def listen(self) -> None:
+        if not self.done:
+            self._drive.listen()
+
     def changes(self) -> tuple[Change, ...]:
-        heard, self._heard = (*self._heard, *self._drive.changes()), ()
-        return heard
+        return self._drive.changes()
 
     def status(self) -> dict[str, Any]:
         run, orders = self._drive.session.memory.run[0], self.account.oms.orders
@@ -187,10 +198,10 @@ class Paper:
         self.done = True
         try:
             self._drive.finish()
-            self._settle()
-            self.summary = self._reconciled()
             if self._drive.session.memory.run[0]["n_curve"] > 1:  # of one event there is no result
-                self.summary |= self._kept(self._drive.session.result())
+                self.summary = self._kept(self._drive.session.result())
+            self._drive.settle()
+            self.summary |= self._reconciled()
         finally:
             self._recorder.mark()
             self._recorder.close()
@@ -204,15 +215,6 @@ class Paper:
         self._recorder.mark()
         self._recorder.close()
         self.account.journal.append("session.stop", {"run": self.name, "failed": why})
-
-    def _settle(self) -> None:
-        "What is open is cancelled, and its end is heard."
-        self.account.oms.cancel_all(why="the session ends")
-        for _ in range(10):
-            heard = self.account.oms.pump()
-            self._heard += heard
-            if not heard and not self.account.oms.open_orders:
-                break
 
     def _reconciled(self) -> dict[str, Any]:
         rows = differences(self.account)
@@ -271,6 +273,104 @@ def next_run(folder: Path, strategy: str) -> str:
     ]
     return f"{stem}-{max(taken, default=0) + 1}"
 
+# %% ../../nbs/execution/139_session.ipynb #38d1d9bf
+class _Ear:
+    "The order book as the live loop sees it: what is heard is kept for whoever watches."
+
+    def __init__(self, oms: Oms) -> None:
+        self._oms, self.heard = oms, list[Change]()
+
+    def pump(self) -> tuple[Change, ...]:
+        changes = self._oms.pump()
+        self.heard += changes
+        return changes
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._oms, name)
+
+
+class Carried:
+    "A session whose orders go through the order book to a broker."
+
+    def __init__(self, study: Study, account: Account, settings: Settings) -> None:
+        self.session = Session(study.strategy, study.tape, venue="external", **study.choices)
+        self._account, self._ear = account, _Ear(account.oms)
+        self._paper = account.broker if isinstance(account.broker, PaperBroker) else None
+        self._live = Live(
+            self.session, cast(Oms, self._ear), account.clock, paper=self._paper, journal=account.journal,
+            max_age=settings.guardian.max_quote_age_seconds,
+        )  # fmt: skip
+        self._agreed = account.clock.monotonic()
+        self._every = settings.guardian.max_reconciliation_age_seconds / 2
+
+    def feed(self, events: Events) -> None:
+        clock = self._account.clock
+        if isinstance(clock, SimClock):
+            clock.set(max(moment(int(events["known"][-1])), clock.now()))
+        self._inform(events)
+        self._live.feed(events)
+
+    def _inform(self, events: Events) -> None:
+        "What Guardian judges by."
+        guardian, clock = self._account.guardian, self._account.clock
+        guardian.note_heartbeat(clock.now())
+        guardian.note_clock((self._account.broker.time() - clock.now()).total_seconds())
+        kinds, places = events["kind"], events["asset"]
+        for place in np.unique(places):
+            symbol, mine = self._account.assets[place].id, events[places == place]
+            for event in mine[(mine["kind"] == KIND_HALT) | (mine["kind"] == KIND_RESUME)]:
+                guardian.halt(symbol, halted=event["kind"] == KIND_HALT)
+            priced = mine[mine["kind"] <= KIND_QUOTE]
+            if len(priced):
+                self._mark(symbol, priced)
+        if (now := clock.monotonic()) - self._agreed >= self._every or kinds[0] == KIND_SPLIT:
+            self._agreed = now
+            guardian.note_reconciliation(clock.now(), clean=not differences(self._account))
+
+    def _mark(self, symbol: str, priced: Events) -> None:
+        last, bars, trades = (
+            priced[-1],
+            priced[priced["kind"] == KIND_BAR],
+            priced[priced["kind"] == KIND_TRADE],
+        )
+        volume = float(np.nansum(bars["volume"])) + float(trades.view(TICK)["size"].sum())
+        quoted = {}
+        if last["kind"] == KIND_QUOTE:
+            quote = priced[-1:].view(TICK)[0]
+            quoted = {"bid": float(quote["bid"]), "ask": float(quote["ask"])}
+        self._account.guardian.mark(
+            symbol, float(last["close"]), moment(int(last["known"])), volume=volume, **quoted
+        )
+
+    def listen(self) -> None:
+        self._account.guardian.note_heartbeat(self._account.clock.now())
+        self._live.listen()
+
+    def finish(self) -> None:
+        self._live.finish()
+
+    def settle(self) -> None:
+        "Cancelled, and the venue in this process told that time passes."
+        oms, clock = self._account.oms, self._account.clock
+        oms.cancel_all(why="the session ends")
+        for _ in range(100):
+            if self._paper is not None:
+                clock.sleep(60.0)
+                pass_time(self._paper.memory.address(), nanoseconds(clock.now()))
+                self._paper.drain()
+            heard = self._ear.pump()
+            if not oms.open_orders or (self._paper is None and not heard):
+                break
+
+    def changes(self) -> tuple[Change, ...]:
+        heard, self._ear.heard = tuple(self._ear.heard), []
+        return heard
+
+
+def simulated(seal: Seal, clock: SimClock, study: Study) -> Adapter:
+    "The market simulator of the study's backtest, as a broker."
+    return PaperBroker(seal, clock, study.tape, setup=Setup(**study.choices))
+
 # %% ../../nbs/execution/139_session.ipynb #dedaa7a4
 Venue = Callable[[Seal, SimClock, Study], Adapter]  # makes the broker of a session
 Driven = Callable[[Study, Account], Drive]  # makes what drives its engine
@@ -309,7 +409,7 @@ Admit = Callable[
 
 
 def starts(
-    *, settings: Settings, wall: Clock, admit: Admit, venue: Venue, drive: Driven
+    *, settings: Settings, wall: Clock, admit: Admit, venue: Venue = simulated, drive: Driven | None = None
 ) -> Callable[..., tuple[Account, Paper]]:
     "A floor's `begin`."
 
@@ -321,13 +421,14 @@ def starts(
         study, held, stage = admit(strategy, lake, as_of, certificate)
         replay, folder = Replay(study.tape, speed=speed, clock=wall), floor.folder / "runs"
         terms = Terms(next_run(folder, study.name), strategy, lake, as_of, held, stage)
+        carried = drive or partial(Carried, settings=settings)
         return opened(
             folder,
             study,
             terms,
             replay,
             venue=venue,
-            drive=drive,
+            drive=carried,
             settings=settings,
             kill=floor.kill_state,
             wall=wall,
