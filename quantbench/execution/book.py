@@ -508,7 +508,7 @@ class _Fills(_Ear):
         quantity, price = known_better or (quantity, price)
         if EXACT.remainder(quantity, line.asset.lot_size):
             return self._keep(r, at, "QB-OMS-018", f"{quantity} of {line.asset.id}")
-        if self._repeats(line, quantity, cum):
+        if known_better is None and self._repeats(line, quantity, cum):
             why = f"{execution} repeats shares that are booked: {quantity}, {cum} in all"
             return self._suspect(line, at, "QB-OMS-013", why)
         if _plus(line.filled, quantity) > line.most or (cum is not None and cum > line.most):
