@@ -346,7 +346,7 @@ def test_the_commands_are_those_documented() -> None:
         "journal": "verify tail",
         "gateway": "start status stop",
     }
-    trading = ("halt", "kill", "resume", "orders", "fills", "positions", "replay-diff")
+    trading = ("paper", "halt", "kill", "resume", "orders", "fills", "positions", "replay-diff")
     expected = {
         ("doctor",),
         ("gate",),

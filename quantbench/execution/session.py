@@ -9,7 +9,7 @@ positions of order book and broker (a difference halts), writes result, marks an
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from datetime import timedelta
 from decimal import Decimal
@@ -381,6 +381,9 @@ def opened(
 ) -> tuple[Account, Paper]:  # fmt: skip
     "An account and the session in it; the first reconciliation is made here."
     folder.mkdir(parents=True, exist_ok=True)
+    patient = replace(
+        settings.guardian, max_check_seconds=1.0
+    )  # a simulated venue waits: a busy machine refuses nothing
     clock, seal, assets = SimClock(study.tape.span[0] - timedelta(seconds=1)), Seal(), study.tape.assets
     setup = Setup(**study.choices)
     cash = next(iter(setup.cash.values())) if isinstance(setup.cash, Mapping) else setup.cash
@@ -389,7 +392,7 @@ def opened(
     try:
         broker = venue(seal, clock, study)
         guardian = Guardian(
-            assets, setup.limits or Limits.research(cash, length), settings.guardian, clock=clock,
+            assets, setup.limits or Limits.research(cash, length), patient, clock=clock,
             rules=Rules.simulated(terms.run), kill=kill, seal=seal, journals=folder, append=journal.append,
         )  # fmt: skip
         guardian.note_account(broker.get_account())

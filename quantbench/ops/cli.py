@@ -1,6 +1,6 @@
 """`qb`: what the workbench does without a notebook.
 
-**Contract.** `qb` has the groups `data`, `journal` and `gateway` and the commands `doctor`, `gate`, `leakcheck`, `promote`, `report`, and of what trades `halt`, `kill`, `resume`, `orders`, `fills`, `positions` and `replay-diff`; each command lives in the module of its
+**Contract.** `qb` has the groups `data`, `journal` and `gateway` and the commands `doctor`, `gate`, `leakcheck`, `promote`, `report`, and of what trades `paper`, `halt`, `kill`, `resume`, `orders`, `fills`, `positions` and `replay-diff`; each command lives in the module of its
 name and is only put together here. `main` runs what was typed (or a list of words) and returns how it ended: 0 done, 1 a check
 failed, 2 used wrongly, 3 refused. Help, `--version` and usage errors load nothing heavy. Results go to the output stream,
 refusals to the error stream; with `--json` the output is one JSON value. A reader that goes away ends the command in silence."""
@@ -30,7 +30,7 @@ from quantbench.ops.gateway import (
 from .journal import journal
 from .promote import promote_command
 from .leakcheck import leakcheck
-from .paper import replay_command
+from .paper import paper_command, replay_command
 from .report import report
 from .sidecar import kill_command
 from .terminal import FAILED, JsonOption, LakeOption, examples, group, run, say, show_json
@@ -70,6 +70,7 @@ qb.command(
     ),
 )(promote_command)
 for name, command, example in (
+    ("paper", paper_command, "qb paper KnownDrift --in-process"),
     ("halt", halt_command, "qb halt 'the prices look odd'"),
     ("kill", kill_command, "qb kill 'it buys in a loop' --who 'Ann Lee'"),
     ("resume", resume_command, "qb resume --who 'Ann Lee' --why 'the feed was corrected'"),

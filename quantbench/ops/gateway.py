@@ -439,7 +439,9 @@ class Client:
         self.close()
 
 # %% ../../nbs/ops/180_gateway.ipynb #f79eee79
-def _started(code: str, *words: str, log: Path) -> subprocess.Popen[bytes]:
+def _started(
+    code: str, *words: str, log: Path, environ: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
     "A process of ours, on its own."
     with log.open("ab") as out:
         return subprocess.Popen(
@@ -448,6 +450,7 @@ def _started(code: str, *words: str, log: Path) -> subprocess.Popen[bytes]:
             stdout=out,
             stderr=out,
             start_new_session=True,
+            env={**os.environ, **(environ or {})},
         )
 
 
@@ -497,13 +500,22 @@ def serve(folder: str) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP})
     from quantbench.core.config import load
     from quantbench.core.journal import read
+    from quantbench.engine.loop import prepare
     from quantbench.execution.floor import Floor as Trading
+    from quantbench.execution.session import starts
     from quantbench.ops.replay import require_seen
 
     settings, clock, home = load(), WallClock(), Home.make(Path(folder))
     silence = settings.guardian.heartbeat_seconds
+
+    def admit(name: str, lake: str, as_of: str, certificate: str) -> tuple[Study, str, str]:
+        study, held = admitted(settings, name, clock=clock, lake=lake, as_of=as_of, certificate=certificate)
+        return study, held.hash, held.stage
+
+    begin = starts(settings=settings, wall=clock, admit=admit)
     look = lambda journal: require_seen(read(journal))  # noqa: E731
-    floor = opened(home, lambda: Trading(home.folder, clock=clock, may_resume=look))
+    floor = opened(home, lambda: Trading(home.folder, clock=clock, begin=begin, may_resume=look))
+    prepare()  # the engine is compiled before anybody asks for a session
     gateway = Gateway(
         home, floor, clock=clock, silence=silence,
         sidecar=lambda: start_sidecar(home, silence, settings.broker.name),
@@ -521,8 +533,10 @@ def opened(home: Home, open_floor: Callable[[], Floor]) -> Floor:
         raise QuantbenchError("QB-GTW-007", where=str(home.folder), value=error.value) from None
 
 
-def launch(home: Home | None = None, *, seconds: float = 60.0) -> Told:
-    "Start the process and wait until it answers; its status."
+def launch(
+    home: Home | None = None, *, environ: Mapping[str, str] | None = None, seconds: float = 60.0
+) -> Told:
+    "Start the process and wait until it answers; its status. `environ` overrides settings for it, as QUANTBENCH_PATHS_LAKE does."
     if home is None:
         from quantbench.core.config import load
 
@@ -531,7 +545,10 @@ def launch(home: Home | None = None, *, seconds: float = 60.0) -> Told:
     log = home.folder / "gateway.log"
     size = log.stat().st_size if log.exists() else 0
     process = _started(
-        "import sys; from quantbench.ops.gateway import serve; serve(sys.argv[1])", str(home.folder), log=log
+        "import sys; from quantbench.ops.gateway import serve; serve(sys.argv[1])",
+        str(home.folder),
+        log=log,
+        environ=environ,
     )
     deadline = clock.monotonic() + seconds
     while clock.monotonic() < deadline and process.poll() is None:
