@@ -154,12 +154,13 @@ class Open:
     slot: int = -1  # -1: it is over
     heard: int = 0  # lots
     taken: int = 0  # of a parent: lots that are with its children or filled by them
+    asked: int = 0  # lots it is to have by an amendment of which nothing is heard yet
     parent: Open | None = None
     worked: bool = False
 
     @property
     def left(self) -> int:
-        return self.lots - self.heard - self.taken
+        return max(self.lots, self.asked) - self.heard - self.taken
 
 # %% ../../nbs/execution/119_account.ipynb #0731d412
 class Book:
@@ -302,11 +303,20 @@ class Book:
             if opened.parent is not None:
                 self.take(opened.parent, -max(opened.left, 0))
 
-    def amend(self, order: Order, opened: Open, lots: int) -> None:
-        "It has these terms now."
+    def ask(self, opened: Open, lots: int) -> None:
+        "It is to have so many lots: until `amend` tells which, the larger number counts. Zero: it is not to change."
+        before, opened.asked = opened.left, lots
+        if opened.slot >= 0:
+            if opened.parent is not None:
+                self.take(opened.parent, opened.left - before)
+            self.recount(opened)
+
+    def amend(self, order: Order, opened: Open, lots: int, limit: float | None) -> None:
+        "It has these terms now; `limit` is where it rests, if it does."
+        self.ask(opened, 0)
         if opened.parent is not None:
             self.take(opened.parent, lots - opened.lots)
-        opened.lots, opened.limit = lots, None if order.limit_price is None else float(order.limit_price)
+        opened.lots, opened.limit = lots, limit
         if opened.slot >= 0:
             self.memory.orders["lots"][opened.slot] = lots
             for name, value in terms_of(order, lots, opened.reduce_only).items():

@@ -326,6 +326,9 @@ class _Fold:
             quantity, price, _money(line.asset, line.sign, quantity, price, fee), fee, p["time"]
         )
         line.doubtful = False
+        if p.get("corrected"):  # it was told otherwise first: totals from before are no guide
+            line.busts += 1
+            line.booked[p["execution"]].corrections = ((p["time"], quantity, price),)
         if p.get("cum") is not None:
             line.spans.append((_minus(Decimal(p["cum"]), quantity), Decimal(p["cum"])))
         self._hold(line, line.booked[p["execution"]], 1)
@@ -501,14 +504,26 @@ class _Fills(_Ear):
                     line, at, "QB-OMS-013", f"{execution} told again with another quantity or price"
                 )
             return None
+        known_better = self._corrected(line, execution)
+        quantity, price = known_better or (quantity, price)
         if EXACT.remainder(quantity, line.asset.lot_size):
             return self._keep(r, at, "QB-OMS-018", f"{quantity} of {line.asset.id}")
-        if self._repeats(line, quantity, cum):
+        if known_better is None and self._repeats(line, quantity, cum):
             why = f"{execution} repeats shares that are booked: {quantity}, {cum} in all"
             return self._suspect(line, at, "QB-OMS-013", why)
         if _plus(line.filled, quantity) > line.most or (cum is not None and cum > line.most):
             return self._keep(r, at, "QB-OMS-014", f"{line.id} would be filled beyond {line.most}")
-        return self._book(line, r, execution, quantity, price, at)
+        return self._book(line, r, execution, quantity, price, at, corrected=known_better is not None)
+
+    def _corrected(self, line: _Line, execution: str) -> tuple[Decimal, Decimal] | None:
+        "Quantity and price of a correction that was heard before its fill."
+        names = {line.id, line.broker_id, line.theirs} - {None}
+        for held in self.quarantine:
+            claim = held["report"]
+            ours = claim["execution"] == execution and names & {claim["client_id"], claim["broker_id"]}
+            if ours and claim["told"] == Told.CORRECTED and held["code"] is None:
+                return Decimal(claim["quantity"]), Decimal(claim["price"])
+        return None
 
     def _repeats(self, line: _Line, quantity: Decimal, cum: Decimal | None) -> bool:
         if cum is None:
@@ -518,7 +533,15 @@ class _Fills(_Ear):
         return _plus(line.filled, quantity) > max(line.cum, cum)
 
     def _book(
-        self, line: _Line, r: Report, execution: str, quantity: Decimal, price: Decimal, at: datetime
+        self,
+        line: _Line,
+        r: Report,
+        execution: str,
+        quantity: Decimal,
+        price: Decimal,
+        at: datetime,
+        *,
+        corrected: bool = False,
     ) -> None:
         expected = r.filled if r.filled is not None and r.filled <= line.cum else line.cum
         late = line.ended and _plus(line.filled, quantity) > expected
@@ -532,8 +555,9 @@ class _Fills(_Ear):
             price=str(price),
             fee=str(fee),
             time=_stamp(r.time),
-            cum=None if r.filled is None else str(r.filled),
+            cum=None if r.filled is None or corrected else str(r.filled),
             broker_id=r.broker_id,
+            corrected=corrected,
         )
         code, why = self._odd(line, r, price, late)
         self._tell(line, why, at, self._fill_of(line, execution, quantity, price, fee, r.time), code)
@@ -646,6 +670,7 @@ class _Fills(_Ear):
         return self._tell(line, "corrected", at, fill)
 
 # %% ../../nbs/execution/122_book.ipynb #adbb721e
+_REPLACED = "replaced by somebody else"
 _ENDS = {
     Told.CANCELLED: OrderState.CANCELLED,
     Told.EXPIRED: OrderState.EXPIRED,
@@ -703,13 +728,14 @@ class _States(_Fills):
         if line.ended:
             return None
         record = line.pending or line.record
-        if r.quantity is not None:
-            filled = line.filled if r.filled is None else r.filled
-            order = record["order"] | {"quantity": format(_plus(filled, r.quantity), "f")}
+        if r.quantity is not None and r.filled is not None:
+            order = record["order"] | {"quantity": format(_plus(r.filled, r.quantity), "f")}
             record = record | {"order": order}
+        elif line.pending is None:  # what is left of it says nothing while fills may be missing: ask
+            return self._suspect(line, at, "QB-OMS-025", _REPLACED)
         if record == line.record and r.broker_id in (None, line.broker_id):
             return None
-        return self._become(line, record, at, "replaced" if line.pending else "replaced by somebody else", r)
+        return self._become(line, record, at, "replaced" if line.pending else _REPLACED, r)
 
     def _become(
         self, line: _Line, record: Mapping[str, Any], at: datetime, why: str, r: Report | BrokerOrder
@@ -796,6 +822,9 @@ class Book(_States):
         names = {line.id, line.broker_id, line.theirs}
         for held in list(self.quarantine):
             claim, code = held["report"], held["code"]
+            if code == "QB-OMS-014" and claim["execution"] in line.booked:  # a bust made room for it
+                self.emit("order.release", at, report=claim)
+                continue
             early = claim["told"] != Told.CORRECTED or claim["execution"] in line.booked
             named = names & ({claim["client_id"], claim["broker_id"]} - {None})
             if code in (None, "QB-OMS-010") and early and named:
@@ -857,6 +886,10 @@ class Book(_States):
             self._now(line, state, at, f"the broker shows it {order.word}", order)
         if line.pending and _same(line.pending["order"], order):
             self._become(line, line.pending, at, "the broker shows it replaced", order)
+        elif line.suspect == _REPLACED and not _same(line.record["order"], order):
+            terms = {"quantity": order.quantity, "limit_price": order.limit, "stop_price": order.stop}
+            said = {name: None if value is None else format(value, "f") for name, value in terms.items()}
+            self._become(line, line.record | {"order": line.record["order"] | said}, at, _REPLACED, order)
 
     def _agree(self, line: _Line, order: BrokerOrder, at: datetime, settled: bool) -> None:
         unamended = settled and line.pending is not None and _same(line.record["order"], order)

@@ -225,7 +225,9 @@ class FaultyBroker(Adapter):
         *,
         rng: Random | None = None,
         faults: Faults = CALM,
-        script: Iterable[str] = (),  # the fates of the next calls: "ok" or a name of `Faults`
+        script: Iterable[
+            str
+        ] = (),  # the fates of the next orders, amends and cancels: "ok" or a name of `Faults`
         delay: float = 2.0,  # seconds, for what comes late
         tells_filled: bool = True,  # does this broker tell the cumulative quantity?
     ) -> None:
@@ -244,8 +246,6 @@ class FaultyBroker(Adapter):
     # ---- fates
 
     def _fate(self, names: tuple[str, ...]) -> str:
-        if self.script:
-            return self.script.popleft()
         draw = self.rng.random()
         for name in names:
             draw -= getattr(self.faults, name)
@@ -259,7 +259,8 @@ class FaultyBroker(Adapter):
     def _do(self, call: str, client_id: str, act: Any) -> Answer:
         "Let the call happen, or half happen; `act` gives the broker id, or None if the venue says no."
         self.calls.append((call, client_id))
-        fate = "request_lost" if self.down else self._fate(_CALLS)
+        fate = self.script.popleft() if self.script else self._fate(_CALLS)
+        fate = "request_lost" if self.down else fate
         if fate == "limited":
             return self._answer(Outcome.REFUSED, client_id, reason="429 too many requests", retry_seconds=1.0)
         if fate == "refused":

@@ -744,7 +744,7 @@ class Guardian(_Controls, Shown):
         self._record(case.strategy).messages += 1
         self._accepted[case.order.id] = (ruling, case.intent, case.mono)
         if case.original is not None:
-            self.book.recount(case.original, max(case.original.left, case.new))
+            self.book.ask(case.original, case.opened.lots)
             case.original.value = max(case.original.value, case.opened.value)
             return
         self.book.next_number += 1
@@ -769,7 +769,7 @@ class Guardian(_Controls, Shown):
 
     def _undo(self, ruling: Ruling, opened: Open) -> None:
         if ruling.amends:
-            self.book.recount(opened)
+            self.book.ask(opened, 0)
         else:
             self.book.leave(opened)
 
@@ -801,7 +801,9 @@ class Guardian(_Controls, Shown):
             self._ids.add(order.id)
             known = self.book.orders.get(order.id)
             if known is not None:
-                self.book.amend(order, known, lots)
+                self.book.amend(order, known, lots, resting_price(order))
+                if known.slot < 0 and known.left > 0:  # it lives again
+                    self.book.enter(order, known, time=nanoseconds(order.time))
                 return
             index = self.book.number(asset.id)
             parent = self.book.orders.get(intent.parent) if intent.parent is not None else None
@@ -831,9 +833,19 @@ class Guardian(_Controls, Shown):
             self.book.shrink(opened, self.book.assets[opened.index].lots(left))
 
     def booked(self, fill: Fill) -> None:
-        "An execution, once each; it may come late, for an order that is over, or for one that nobody knows, which halts."
+        """An execution, once each; it may come late, for an order that is over, or for one that nobody knows, which halts.
+        One on the other side of its order takes back what was booked, as a bust does."""
         with self._lock:
-            self._book(fill, 1)
+            opened = self.book.orders.get(fill.order_id)
+            back = (
+                opened is not None
+                and opened.side != fill.side.sign
+                and self.book.assets[opened.index] == fill.asset
+            )
+            if back and opened is not None and fill.asset.lots(fill.quantity) <= opened.heard:
+                self._book(_taken_back(fill), -1)
+            else:
+                self._book(fill, 1)
 
     def busted(self, fill: Fill) -> None:
         "The execution never was. The order stays as it is: whether it lives again the broker tells."
@@ -1017,6 +1029,9 @@ class Guardian(_Controls, Shown):
             ours = fields(Settings).keys() - self.limits.as_record().keys()
             of_settings = {name: value for name, value in limits.items() if name in ours}
             of_engine = {name: value for name, value in limits.items() if name not in ours}
+            of_engine |= {
+                _ALSO[name][0]: value * _ALSO[name][1] for name, value in of_settings.items() if name in _ALSO
+            }
             tighter = self.limits.tightened(**of_engine)
             settings = replace(self.told.settings, **of_settings)
             for name, (_, spec) in fields(Settings).items():
@@ -1085,7 +1100,18 @@ class Guardian(_Controls, Shown):
         return Card(f"Guardian of {self.rules.account}", f"{len(CONTROLS)} controls", rows=rows)
 
 
+_ALSO: Mapping[str, tuple[str, float]] = MappingProxyType(  # settings that the engine's limits state in another unit
+    {
+        "price_collar_bps": ("price_collar_fraction", 1e-4), "max_messages_per_minute_count": ("max_messages_count", 1),
+        "max_quote_age_seconds": ("max_price_age_seconds", 1.0),
+    }
+)  # fmt: skip
 _KEPT_FLOATS, _KEPT_INTS = ("peak", "day_equity"), ("halted", "losses")
+
+
+def _taken_back(fill: Fill) -> Fill:
+    "The execution that this one takes back."
+    return replace(fill, side=Side.SELL if fill.side.sign > 0 else Side.BUY, fee=-fill.fee)
 
 
 def _unheard(client_id: str, now: datetime, amends: bool, why: str) -> Ruling:

@@ -174,6 +174,8 @@ class Oms:
                 return self._decided(intent, None, code, reference)
             with self._writing():
                 self._book.enter(intent, self._now(), reference=reference, worked=True)
+            self._counted.add(intent.client_id)
+            self._guardian.opened(intent)  # its children are judged, and are no more than it
             return self._placed(intent.client_id)
 
     def _intent(
@@ -458,9 +460,13 @@ class Oms:
             if change.fill is not None:
                 self._guardian.booked(change.fill)
             line = self._book.lines.get(change.client_id or "")
-            if line is not None and line.ended and line.id in self._counted:
+            if line is None or line.id not in self._counted:
+                continue
+            if line.ended:
                 self._counted.remove(line.id)
                 self._guardian.closed(line.id)
+            elif line.pending is None:
+                self._guardian.opened(line.intent)  # with the terms that it has now
         self._plan()
         if changes:
             doubts = [line for line in self._book.troubled.values() if line.doubtful]
@@ -644,7 +650,7 @@ class Oms:
         self._pull_from = self._now() if newest is None else newest
         for line in self._book.open.values():
             self._pull_from = min(self._pull_from, datetime.fromisoformat(line.record["order"]["time"]))
-            if line.left and not line.worked:
+            if line.left or line.worked:
                 self._counted.add(line.id)
                 self._guardian.opened(line.intent)
 

@@ -315,17 +315,18 @@ class _Day:
             child, parent=order.id, arrival=Arrival(time=self.ours.now(), last=float(_PRICES[order.asset.id]))
         )
 
-    def _some(self) -> Any:
-        chosen = [line for line in self.oms.open_orders if not line.worked and not line.external]
+    def _some(self) -> str | None:
+        "An order that we know and that is open at the venue."
+        chosen = [name for name in (held.intent.client_id for held in self._live()) if name in self.ruled]
         return self.rng.choice(chosen) if chosen else None
 
     def amend(self) -> None:
-        if (line := self._some()) is not None:
-            self.oms.amend(line.intent.client_id, quantity=Decimal(self.rng.choice((50, 120, 400, 800))))
+        if (name := self._some()) is not None:
+            self.oms.amend(name, quantity=Decimal(self.rng.choice((50, 120, 400, 800))))
 
     def cancel(self) -> None:
-        if (line := self._some()) is not None:
-            self.oms.cancel(line.intent.client_id)
+        if (name := self._some()) is not None:
+            self.oms.cancel(name)
 
     def _live(self) -> list[Held]:
         return [held for held in self.truth.orders.values() if not held.state.terminal]

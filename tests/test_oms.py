@@ -1,0 +1,433 @@
+"""The order book of record: nothing twice, nothing lost, nothing guessed, whatever breaks."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import subprocess
+import sys
+from decimal import Decimal
+from itertools import permutations
+from pathlib import Path
+
+import pytest
+from orderdesk import NOON, SHARE, Desk, Lenient, Quick, fill
+
+from kills import killed_at
+from quantbench.core.check import QuantbenchError
+from quantbench.core.clock import SimClock, WallClock
+from quantbench.core.journal import Disk, Journal, read
+from quantbench.core.types import OrderState, Side
+from quantbench.execution.broker import BrokerOrder, Outcome, Seal, Told
+from quantbench.execution.faulty import FaultyBroker, Truth
+from quantbench.execution.oms import Oms
+from quantbench.execution.simulate import simulate
+
+SOAK = os.environ.get("QUANTBENCH_SOAK") == "1"
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+# ---- whole days
+
+
+@pytest.mark.parametrize("first", range(0, 10_000 if SOAK else 320, 40))
+def test_whole_days_in_which_everything_goes_wrong(first: int):
+    for seed in range(first, first + 40):
+        simulate(seed)
+
+
+def test_a_day_is_its_seed():
+    assert simulate(11) == simulate(11) != simulate(12)
+
+
+# ---- fills
+
+
+@pytest.mark.parametrize("tells_filled", [True, False])
+@pytest.mark.parametrize("acknowledged", [True, False])
+def test_fills_in_any_order_are_booked_exactly(tmp_path: Path, tells_filled: bool, acknowledged: bool):
+    desk = Desk(tmp_path, script=["ok" if acknowledged else "ack_lost"] * 1000, tells_filled=tells_filled)
+    parts, orders = (10, 20, 30, 5, 35), list(permutations(range(5)))
+    rng, bought, paid = random.Random(5), 0, Decimal(0)
+    for turn in orders * (20 if SOAK else 1):
+        name, so_far, told = desk.buy(100).client_id, 0, []
+        for number, part in enumerate(parts):
+            so_far += part
+            price = Decimal(18000 + rng.randint(-50, 0)) / 100
+            paid += price * part
+            told.append(fill(name, part, str(price), f"{name}:{number}", so_far if tells_filled else None))
+        for place in turn:
+            desk.oms.take(told[place])
+            if rng.random() < 0.3:
+                desk.oms.take(told[rng.choice(turn)])
+        bought += 100
+        assert desk.oms.orders[name].state is OrderState.FILLED and not desk.oms.orders[name].doubtful
+    for report in told * 3:
+        desk.oms.take(report)
+    assert desk.oms.positions["AAPL"] == bought and desk.oms.cash["USD"] == -paid and desk.oms.halted is None
+    desk.restart()
+    assert desk.oms.positions["AAPL"] == bought and desk.oms.cash["USD"] == -paid
+
+
+def test_ten_thousand_repeated_messages_move_nothing(desk: Desk):
+    name = desk.buy(1000).client_id
+    told = [fill(name, 1, "180.00", f"e{k}", k + 1) for k in range(1000)]
+    rng = random.Random(6)
+    for report in told + rng.choices(told, k=10_000):
+        desk.oms.take(report)
+    assert desk.oms.positions["AAPL"] == 1000 and desk.oms.halted is None
+
+
+def test_the_same_shares_under_another_name_are_flagged_not_booked(desk: Desk):
+    name = desk.buy(100).client_id
+    desk.oms.take(fill(name, 40, "180.00", "e1", 40))
+    changes = desk.oms.take(fill(name, 40, "180.00", "e1-again", 40))
+    assert desk.oms.positions["AAPL"] == 40 and changes[-1].code == "QB-OMS-013"
+
+
+@pytest.mark.parametrize("seed", range(2000 if SOAK else 120))
+def test_a_cancel_races_a_fill(tmp_path: Path, seed: int):
+    rng, desk = random.Random(seed), Desk(tmp_path)
+    name = desk.buy(100).client_id
+    acts = [
+        lambda: desk.oms.cancel(name),
+        lambda: (
+            desk.truth.orders[name].state.terminal
+            or desk.truth.fill(name, Decimal(rng.randint(1, 50)), Decimal(180))
+        ),
+        desk.oms.pump,
+    ]
+    for _ in range(8):
+        rng.choice(acts)()
+        if desk.truth.orders[name].filled > 49:
+            break
+    desk.oms.cancel(name)
+    desk.wait()
+    desk.agree()
+    assert desk.oms.orders[name].state.terminal and desk.guardian.open == set()
+
+
+def test_a_late_fill_is_booked_and_said(desk: Desk):
+    name = desk.buy(100).client_id
+    desk.oms.cancel(name)
+    desk.oms.pump()
+    assert desk.oms.orders[name].state is OrderState.CANCELLED
+    desk.clock.advance(3600)
+    changes = desk.oms.take(fill(name, 7, "179.00", "late"))
+    assert desk.oms.positions["AAPL"] == 7 and changes[-1].code == "QB-OMS-019"
+
+
+def test_a_bust_takes_back_every_cent(desk: Desk):
+    name = desk.buy(100).client_id
+    execution = desk.truth.fill(name, Decimal(33), Decimal("179.97"), Decimal("0.31"))
+    desk.oms.pump()
+    desk.truth.bust(execution)
+    desk.wait()
+    desk.agree()
+    assert not desk.oms.positions and desk.oms.cash["USD"] == 0
+    assert sum(f.quantity * f.side.sign for f in desk.guardian.fills) == 0
+
+
+# ---- what a broker must not say
+
+
+WRONG = [
+    (lambda _: fill("desk-999", 1, "180", "x"), "QB-OMS-023"),
+    (lambda name: fill(name, 0, "180", "x"), "QB-OMS-012"),
+    (lambda name: fill(name, -5, "180", "x"), "QB-OMS-012"),
+    (lambda name: fill(name, 101, "180", "x"), "QB-OMS-014"),
+    (lambda name: fill(name, 10, "180", "x", 5), "QB-OMS-012"),
+    (lambda name: fill(name, 10, "180", "x", side=Side.SELL), "QB-OMS-011"),
+]
+
+
+@pytest.mark.parametrize("number", range(len(WRONG)))
+def test_what_cannot_be_true_is_kept_apart_and_stops_new_orders(desk: Desk, number: int):
+    make, code = WRONG[number]
+    name = desk.buy(100).client_id
+    desk.oms.take(make(name))
+    desk.oms.pump()
+    assert not desk.oms.positions and desk.oms.halted.startswith(code), desk.oms.halted
+    assert desk.buy(1).code == "QB-OMS-006" and len(desk.submits()) == 1
+
+
+def test_a_word_we_do_not_know_is_a_doubt_not_a_crash(desk: Desk):
+    name = desk.buy(100).client_id
+    report = fill(name, 1, "180", "x")
+    strange = type(report)(told=Told.STRANGE, client_id=name, time=NOON, heard=NOON, reason="held_for_review")
+    changes = desk.oms.take(strange)
+    assert changes[-1].code == "QB-OMS-016" and desk.oms.orders[name].trouble
+
+
+# ---- answers that do not come
+
+
+def test_a_thousand_lost_answers_make_no_second_order(tmp_path: Path):
+    fates = random.Random(8).choices(["ack_lost", "error", "delayed", "ok"], k=1000)
+    desk = Desk(tmp_path, script=fates)
+    for _ in range(1000):
+        desk.buy(1)
+    desk.broker.script.clear()
+    assert OrderState.REJECTED not in {entry.state for entry in desk.oms.orders.values()}
+    desk.wait(4000, 100)
+    assert not desk.oms.unresolved and len(desk.submits()) == 1000
+    desk.agree()
+
+
+def test_not_found_is_no_proof(tmp_path: Path):
+    desk = Desk(tmp_path, script=["request_lost"])
+    name = desk.buy(10).client_id
+    desk.wait(120, 30)
+    entry = desk.oms.orders[name]
+    assert entry.doubtful and entry.state is OrderState.PENDING and desk.oms.halted.startswith("QB-OMS-020")
+    desk.restart()
+    assert desk.oms.orders[name].doubtful and len(desk.submits()) == 1
+
+
+# ---- processes that die
+
+
+class Boundary(Quick):
+    """Dies at the n-th call of the disk."""
+
+    def __init__(self, n: int) -> None:
+        self.left = n
+
+    def _step(self) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise SystemExit("killed")
+
+    def write(self, file: int, data: memoryview) -> int:
+        self._step()
+        taken = super().write(file, data[: max(1, len(data) // 2)] if self.left == 1 else data)
+        self._step()
+        return taken
+
+    def sync(self, _: int) -> None:
+        self._step()
+
+
+@pytest.mark.parametrize("n", range(1, 60))
+def test_a_death_at_every_boundary_of_the_disk(tmp_path: Path, n: int):
+    desk = Desk(tmp_path)
+    desk.journal.close()
+    desk.disk = Boundary(n)
+    try:
+        desk.start()
+        for _ in range(3):
+            name = desk.buy(10).client_id
+            desk.truth.fill(name, Decimal(4), Decimal(180))
+            desk.oms.pump()
+        desk.oms.cancel(name)
+        desk.oms.pump()
+    except SystemExit:
+        pass
+    desk.journal.close()
+    desk.disk = Quick()
+    desk.start()
+    desk.wait(200, 40)
+    for entry in desk.oms.unresolved:  # accepted on the disk, and never left: a person finds out
+        assert entry.intent.client_id not in desk.truth.orders
+        desk.oms.settle(entry.intent.client_id, OrderState.REJECTED, "A. Trader", "asked by telephone")
+    desk.agree()
+    assert len(desk.submits()) == len(set(desk.submits()))
+
+
+class Filed(FaultyBroker):
+    """A venue that outlives the process: what it received is lines in a file."""
+
+    def __init__(self, seal: Seal, path: Path) -> None:
+        super().__init__(seal, WallClock(), Truth(WallClock()))
+        self.path = path
+
+    def _submit(self, intent):
+        with self.path.open("ab", buffering=0) as file:
+            file.write(f"{intent.client_id}\n".encode())
+        return self._answer(Outcome.ACCEPTED, intent.client_id, broker_id=f"b-{intent.client_id}")
+
+    def find_order(self, client_id: str):
+        if client_id not in self.path.read_text().split():
+            return None
+        return BrokerOrder(
+            client_id=client_id, broker_id=f"b-{client_id}", symbol="AAPL", side=Side.BUY, quantity=Decimal(1), filled=Decimal(0),
+            state=OrderState.SUBMITTED, word="new",
+        )  # fmt: skip
+
+    def open_orders(self):
+        return tuple(self.find_order(name) for name in self.path.read_text().split())
+
+
+def _work(folder: Path) -> Oms:
+    """One process: recover, and place orders until somebody kills it."""
+    seal = Seal()
+    journal = Journal.open(folder / "orders.journal", clock=WallClock())
+    return Oms(
+        journal, Lenient(seal), Filed(seal, folder / "venue"), WallClock(), run="desk", patience=(0.0, 0.0)
+    )
+
+
+def test_sigkill_at_any_moment(tmp_path: Path):
+    from orderdesk import Order, OrderType
+
+    (tmp_path / "venue").touch()
+    rng, kills = random.Random(9), 0
+
+    def work() -> None:
+        oms = _work(tmp_path)
+        for _ in range(200):
+            oms.place(
+                Order(
+                    id="any",
+                    asset=SHARE,
+                    side=Side.BUY,
+                    quantity=Decimal(1),
+                    time=NOON,
+                    type=OrderType.MARKET,
+                )
+            )
+
+    for _ in range(1000 if SOAK else 60):
+        kills += killed_at(rng.uniform(0.0, 0.05), work)
+    received = (tmp_path / "venue").read_text().split()
+    assert kills > 20 and len(received) == len(set(received)), "an order is at the venue twice"
+    ruled = {str(r.payload["id"]) for r in read(tmp_path / "orders.journal") if r.kind == "order.ruling"}
+    assert set(received) <= ruled, "an order left before its ruling was on the disk"
+    oms = _work(tmp_path)
+    known = {
+        name
+        for name, entry in oms.orders.items()
+        if not entry.doubtful and entry.state is OrderState.SUBMITTED
+    }
+    assert known == set(received), "an order of the venue is not in the book"
+
+
+def test_a_second_process_is_refused(desk: Desk):
+    code = (
+        "import sys; from pathlib import Path; from quantbench.core.journal import Journal; from quantbench.core.clock import WallClock; "
+        "Journal.open(Path(sys.argv[1]), clock=WallClock())"
+    )
+    done = subprocess.run([sys.executable, "-c", code, desk.journal.path], capture_output=True, text=True)
+    assert done.returncode and "QB-JNL-007" in done.stderr and str(os.getpid()) in done.stderr
+
+
+# ---- disks that fail
+
+
+class Failing(Quick):
+    def __init__(self) -> None:
+        self.error = 0
+
+    def write(self, file: int, data: memoryview) -> int:
+        if self.error == errno.ENOSPC:
+            raise OSError(errno.ENOSPC, "no space")
+        return super().write(file, data)
+
+    def sync(self, _: int) -> None:
+        if self.error == errno.EIO:
+            self.error = 0  # the second time it would work: nobody may ask
+            raise OSError(errno.EIO, "i/o error")
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO])
+def test_nothing_leaves_after_the_disk_failed_but_cancels(tmp_path: Path, error: int):
+    disk = Failing()
+    desk = Desk(tmp_path, disk)
+    name = desk.buy(10).client_id
+    disk.error = error
+    for _ in range(5):
+        with pytest.raises(QuantbenchError) as caught:
+            desk.buy(1)
+        assert caught.value.code == "QB-OMS-001"
+    assert len(desk.submits()) == 1
+    desk.oms.cancel(name)
+    assert desk.truth.orders[name].state is OrderState.CANCELLED
+
+
+def test_nothing_leaves_after_the_journal_was_moved_away(desk: Desk):
+    desk.buy(1)
+    desk.journal.path.rename(desk.folder / "elsewhere")
+    with pytest.raises(QuantbenchError) as caught:
+        desk.buy(1)
+    assert caught.value.code == "QB-OMS-001" and len(desk.submits()) == 1
+
+
+class Short(Disk):
+    def write(self, file: int, data: memoryview) -> int:
+        return super().write(file, data[:7])
+
+    def sync(self, file: int) -> None: ...
+
+
+def test_short_writes_are_finished(tmp_path: Path):
+    desk = Desk(tmp_path, Short())
+    name = desk.buy(10).client_id
+    desk.restart()
+    assert name in desk.oms.orders
+
+
+# ---- stopping
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_nothing_leaves_after_a_kill(tmp_path: Path, broken: bool):
+    disk = Failing()
+    desk = Desk(tmp_path, disk)
+    for _ in range(50):
+        desk.buy(1)
+    disk.error = errno.ENOSPC if broken else 0
+    killed = desk.oms.kill("a test", patience=2)
+    before = len(desk.submits())
+    assert killed.quiet and not desk.broker.open_orders()
+    for _ in range(3):
+        desk.oms.kill("again")
+        if broken:
+            with pytest.raises(QuantbenchError):
+                desk.buy(1)
+        else:
+            assert desk.buy(1).code == "QB-OMS-007"
+    assert len(desk.submits()) == before == 50
+
+
+def test_a_crash_does_not_clear_a_kill(desk: Desk):
+    desk.buy(1)
+    desk.oms.kill("a test")
+    for _ in range(5):
+        desk.restart()
+        assert desk.oms.killed == "a test" and desk.buy(1).code == "QB-OMS-007"
+    with pytest.raises(QuantbenchError):
+        desk.oms.resume("", "nobody")
+    desk.oms.resume("A. Trader", "looked at")
+    assert desk.buy(1).state is OrderState.SUBMITTED
+
+
+def test_a_guardian_that_fails_has_not_accepted(desk: Desk):
+    desk.guardian.judge = lambda _: 1 / 0
+    placed = desk.buy(1)
+    assert placed.code == "QB-OMS-008" and not desk.submits()
+
+
+def test_children_never_exceed_their_parent(tmp_path: Path):
+    from orderdesk import Order, OrderType
+
+    desk = Desk(tmp_path, script=["ack_lost", "ok", "request_lost"] * 20)
+    parent = desk.oms.work(
+        Order(id="any", asset=SHARE, side=Side.BUY, quantity=Decimal(100), time=NOON, type=OrderType.MARKET)
+    ).client_id
+    sent = Decimal(0)
+    for _ in range(20):
+        try:
+            desk.buy(9, limit=None, parent=parent)
+            sent += 9
+        except QuantbenchError as error:
+            assert error.code == "QB-OMS-004"
+    assert sent == 99 and desk.oms.orders[parent].state is OrderState.SUBMITTED
+
+
+def test_the_clock_of_the_tests_is_not_the_wall():
+    assert SimClock(NOON).now() == NOON
