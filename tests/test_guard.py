@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import ast
 import math
+import re
+import threading
 from collections.abc import Callable, Iterable
+from dataclasses import FrozenInstanceError, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from guards import AAPL, JPM, MSFT, NOON, SIMULATED, Desk, share, verdict
+from guards import AAPL, JPM, MSFT, NOON, SIMULATED, STAGE, Desk, share, verdict
 
+import quantbench
+from quantbench.core.check import QuantbenchError
 from quantbench.core.types import AssetClass, Side, Venue
 from quantbench.core.value import Currency
-from quantbench.execution.broker import Arrival
+from quantbench.execution.broker import Arrival, GuardedOrder, Seal
+from quantbench.execution.faulty import FaultyBroker, Truth
 from quantbench.execution.guard import FAIL, PASS, Ruling
 from quantbench.risk.kill import Scope, State
 from quantbench.risk.limits import REQUIRED, Model
-from quantbench.risk.rules import Permit
+from quantbench.risk.rules import Found, Permit
 
 BUY, SELL, SHORT, COVER = Side.BUY, Side.SELL, Side.SHORT, Side.COVER
 Act = Callable[[Desk], Ruling]
@@ -1333,4 +1342,323 @@ def test_every_control_has_its_boundaries() -> None:
 @pytest.mark.parametrize(("detail", "act"), [pytest.param(detail, act, id=name) for name, detail, act in G24])
 def test_wash_sales_are_tagged(detail: str, act: Act, tmp_path: Path) -> None:
     ruling = act(Desk(tmp_path))
-    assert dict((c.control, c.detail) for c in ruling.checks)["G24"] == detail
+    assert {c.control: c.detail for c in ruling.checks}["G24"] == detail
+
+
+# ---- fail closed
+
+HANG = threading.Event()
+
+
+def broken_by(what: str) -> Callable[[Any], Any]:
+    "A control that raises, hangs until the test is over, or sees a number that is none."
+    return {
+        "raises": lambda _: 1 / 0,
+        "hangs": lambda _: HANG.wait(30),
+        "says NaN": lambda _: Found(math.nan, "a number"),  # type: ignore[arg-type]
+        "says 1": lambda _: Found(1, "nearly true"),  # type: ignore[arg-type]
+        "says nothing": lambda _: None,
+    }[what]
+
+
+@pytest.mark.parametrize("what", ["raises", "hangs", "says NaN", "says 1", "says nothing"])
+def test_fails_closed(what: str, tmp_path: Path) -> None:
+    for control in sorted(REQUIRED):
+        desk = Desk(tmp_path, settings={"max_check_seconds": 0.02})
+        desk.guardian._controls[control] = broken_by(what)
+        ruling = desk.ask()
+        assert not ruling.accepted and verdict(ruling, control) != PASS, control
+        assert {check.control for check in ruling.checks} == REQUIRED
+        late = {check.control for check in ruling.checks if check.detail == "not evaluated in 0.02 s"}
+        assert (control in late) == (what == "hangs")  # it still hangs, and the answer is there
+        with pytest.raises(QuantbenchError, match="QB-GRD-001"):
+            desk.guardian.accept(ruling)
+        assert not desk.guardian.book.orders
+    HANG.set()
+    HANG.clear()
+
+
+@pytest.mark.parametrize("control", sorted(REQUIRED))
+def test_a_control_that_is_missing_has_not_passed(control: str, tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    del desk.guardian._controls[control]
+    ruling = desk.ask()
+    assert not ruling.accepted and ruling.code == "QB-GRD-004"
+
+
+def test_two_that_hang_halt(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, settings={"max_check_seconds": 0.02})
+    desk.guardian._controls["G12"] = broken_by("hangs")
+    desk.ask()
+    assert desk.kill.state() is State.ACTIVE
+    desk.ask()
+    assert desk.kill.state() is State.HALTED
+    HANG.set()
+    HANG.clear()
+
+
+# every number that is told, as no number
+POISON: list[tuple[str, str, Callable[[Desk, float], Any]]] = [
+    ("price", "G03", lambda d, x: d.guardian.mark("AAPL", x, d.clock.now())),
+    ("volume", "G12", lambda d, x: d.guardian.learn("AAPL", volume=x, volatility=0.02, days=300)),
+    ("volatility", "G17", lambda d, x: d.guardian.learn("AAPL", volume=1e6, volatility=x, days=300)),
+    ("clock", "G19", lambda d, x: d.guardian.note_clock(x)),
+    ("shortfall", "G33", lambda d, x: d.guardian.note_shortfall("drift", x)),
+    ("model", "G34", lambda d, x: model(x)(d)),
+    ("disk", "F1", lambda d, x: disk(-1e30 if x > 0 else x)(d)),
+    ("cash", "G13", lambda d, x: d.guardian.book.memory.cash.__setitem__(0, x)),
+    ("equity at the start of the day", "G15", lambda d, x: poke("day_equity", x)(d)),
+    ("highest equity", "G16", lambda d, x: poke("peak", abs(x))(d)),
+]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(
+    ("control", "tell"), [row[1:] for row in POISON], ids=[name for name, _, _ in POISON]
+)
+def test_no_number_passes_nowhere(control: str, tell: Any, value: float, tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    tell(desk, value)
+    ruling = desk.ask()
+    assert not ruling.accepted and verdict(ruling, control) != PASS
+
+
+# ---- no way round
+
+PACKAGE = Path(quantbench.__file__).parent
+
+
+def test_no_word_of_a_way_round() -> None:
+    words = re.compile(r"\b(bypass\w*|force|dry_risk|skip_guardian|no_risk|disable_risk)\s*[=:(]")
+    for file in PACKAGE.rglob("*.py"):
+        found = [w for w in words.finditer(file.read_text()) if file.name not in ("_modidx.py",)]
+        assert not found, (file.name, found)
+
+
+def test_only_the_adapter_calls_what_sends() -> None:
+    calls = []
+    for file in PACKAGE.rglob("*.py"):
+        tree = ast.parse(file.read_text())
+        for owner in [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]:
+            own = {
+                f.name: f.args.args[1].arg
+                for f in owner.body
+                if isinstance(f, ast.FunctionDef) and len(f.args.args) > 1
+            }
+            for node in ast.walk(owner):
+                if not (isinstance(node, ast.Attribute) and node.attr in ("_submit", "_amend")):
+                    continue
+                above = isinstance(node.value, ast.Call) and getattr(node.value.func, "id", "") == "super"
+                another = (
+                    own.get(node.attr, "intent") != "intent"
+                )  # a method of this name that is no adapter's
+                if not (above or another):
+                    calls.append(f"{file.relative_to(PACKAGE)}: {owner.name}")
+        assert file.name in ("broker.py", "live.py", "simulate.py") or "._submit(" not in file.read_text()
+    assert calls == ["execution/broker.py: Adapter"] * 2
+
+
+class Mute(FaultyBroker):
+    "A broker that counts what reaches it."
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__(desk.seal, desk.clock, Truth(desk.clock))
+        self.reached = 0
+
+    def _submit(self, intent: Any) -> Any:
+        self.reached += 1
+        return super()._submit(intent)
+
+
+def ways(desk: Desk) -> Iterable[Any]:
+    "What somebody may hand to the adapter instead of a sealed order."
+    good = desk.guardian.accept(desk.guardian.judge(desk.intent(name="good")))
+    other = desk.intent(name="other", limit="98.00")
+    yield from (None, 0, "order", b"", [], {}, object(), other, other.order, good.token, ())
+    yield GuardedOrder(other, good.decision, good.token)  # another order under the same token
+    yield GuardedOrder(good.intent, "0" * 64, good.token)  # another ruling
+    yield GuardedOrder(good.intent, good.decision, good.token, amends=True)  # as an amendment
+    larger = replace(good.intent, order=replace(good.intent.order, quantity=Decimal(9999)))
+    yield GuardedOrder(larger, good.decision, good.token)
+    for token in (
+        "",
+        ":",
+        "1",
+        "1:",
+        ":" + good.token,
+        good.token + " ",
+        good.token.upper(),
+        "é:" + good.token,
+        "-1:00",
+        "9" * 30 + ":00",
+        good.token[:-1],
+    ):
+        yield GuardedOrder(good.intent, good.decision, token)
+    yield Seal().make(good.intent, good.decision)  # another process's seal
+    yield SimpleNamespace(
+        intent=good.intent, decision=good.decision, token=good.token, amends=False
+    )  # looks like one
+    desk.ok = good  # type: ignore[attr-defined]
+
+
+def test_the_adapter_takes_nothing_else(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    broker, tried = Mute(desk), 0
+    for way in ways(desk):
+        tried += 1
+        with pytest.raises((QuantbenchError, AttributeError, TypeError)):
+            broker.submit_order(way)
+    assert tried >= 20 and broker.reached == 0
+    broker.submit_order(desk.ok)  # type: ignore[attr-defined]
+    assert broker.reached == 1
+    for _ in range(10):  # replayed
+        with pytest.raises(QuantbenchError, match="QB-BRK-008"):
+            broker.submit_order(desk.ok)  # type: ignore[attr-defined]
+    assert broker.reached == 1
+
+
+def test_ten_thousand_forged_tokens(tmp_path: Path) -> None:
+    desk, rng = Desk(tmp_path), Random(7)
+    good = desk.guardian.accept(desk.guardian.judge(desk.intent()))
+    number, _, text = good.token.partition(":")
+    for n in range(10_000):
+        k = rng.randrange(len(text))
+        wrong = text[:k] + rng.choice([c for c in "0123456789abcdef" if c != text[k]]) + text[k + 1 :]
+        assert not desk.seal.verify(replace(good, token=f"{number if n % 2 else n}:{wrong}"))
+    assert desk.seal.verify(good) and not desk.seal.verify(good)
+
+
+def test_an_old_ruling_is_no_ruling(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    old, still = desk.guardian.judge(desk.intent()), desk.guardian.judge(desk.intent(11))
+    desk.clock.advance(5.0)
+    desk.guardian.accept(still)
+    desk.clock.advance(0.001)
+    with pytest.raises(QuantbenchError, match="QB-GRD-002"):
+        desk.guardian.accept(old)
+    assert desk.guardian.book.run["n_open"][0] == 1
+
+
+def test_a_ruling_that_was_written_by_hand_is_none(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    ruling = desk.guardian.judge(desk.intent())
+    large = desk.guardian.judge(desk.intent(10**6, name="large"))
+    forged = replace(large, checks=tuple(check._replace(verdict=PASS) for check in large.checks))
+    assert forged.accepted
+    for false in (
+        forged,
+        replace(ruling),
+        Ruling.from_record(ruling.as_record()),
+        replace(ruling, client_id="large"),
+    ):
+        with pytest.raises(QuantbenchError, match="QB-GRD-001"):
+            desk.guardian.accept(false)
+
+
+WRONG: list[Any] = [
+    None,
+    0,
+    1.5,
+    "order",
+    b"x",
+    [],
+    {},
+    object(),
+    AAPL,
+    STAGE,
+    SimpleNamespace(client_id="a", order=None),
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=[type(w).__name__ for w in WRONG])
+def test_wrong_types_are_refused_and_never_raise(wrong: Any, tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    for ruling in (desk.guardian.judge(wrong), desk.guardian.judge_amend("a", wrong)):
+        assert not ruling.accepted and {check.control for check in ruling.checks} == REQUIRED
+
+
+def test_an_asset_stated_otherwise_is_refused(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    for asset in (
+        share("AAPL", multiplier=Decimal("0.001")),
+        share("AAPL", lot_size=Decimal(100)),
+        share("NONE"),
+    ):
+        assert not desk.ask(100, asset=asset).accepted
+
+
+def test_limits_and_rulings_cannot_be_written(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    ruling = desk.ask()
+    for what, name in (
+        (desk.guardian.limits, "max_order_ccy"),
+        (desk.guardian.told.settings, "max_check_seconds"),
+        (desk.guardian.rules, "permits"),
+        (ruling, "checks"),
+    ):
+        with pytest.raises(FrozenInstanceError):
+            setattr(what, name, 1e18)
+    with pytest.raises((TypeError, AttributeError)):
+        ruling.accepted = True  # type: ignore[misc]
+
+
+# ---- everybody at once
+
+
+def test_strategies_that_race_never_exceed_the_gross_limit(tmp_path: Path) -> None:
+    desk = Desk(
+        tmp_path, limits={"max_gross_ratio": 0.5, "max_net_ratio": 0.5, "duplicate_window_seconds": 1e-6}
+    )
+    intents = {
+        name: [
+            desk.intent(
+                10 + n % 7, limit=f"9{n % 10}.{n:02d}", asset=asset, strategy=name, name=f"{name}-{n}"
+            )
+            for n in range(30)
+        ]
+        for name, asset in (("one", AAPL), ("two", MSFT), ("three", JPM))
+    }
+    most, start = [0.0], threading.Barrier(3)
+
+    def race(mine: list[Any]) -> None:
+        start.wait()
+        for intent in mine:
+            desk.guardian.judge(intent)
+            book = desk.guardian.book
+            most.append(sum(book.worst(n) * book.unit(n) for n in range(3)))
+
+    threads = [threading.Thread(target=race, args=(mine,)) for mine in intents.values()]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert 45_000 < max(most) <= 50_000
+    assert len({o.strategy for o in desk.guardian.book.orders.values()}) == 3
+
+
+# ---- tighter, never looser
+
+
+@pytest.mark.parametrize(
+    ("name", "tighter", "looser"),
+    [
+        ("max_order_ccy", 500.0, 1e8), ("max_gross_ratio", 0.5, 1.01), ("max_daily_loss_fraction", 0.01, 1.1), ("min_cash_fraction", 0.5, -0.1),
+        ("duplicate_window_seconds", 5.0, 0.5), ("max_messages_count", 10, 10**6), ("max_sector_fraction", 0.3, 0.41), ("max_check_seconds", 0.5, 2.0),
+        ("heartbeat_seconds", 1.0, 5.1), ("min_free_disk_bytes", 1 << 31, 1 << 21), ("max_quote_age_seconds", 1.0, 5.5), ("price_collar_bps", 100.0, 1999.0),
+    ],
+)  # fmt: skip
+def test_limits_tighten_and_never_loosen(name: str, tighter: Any, looser: Any, tmp_path: Path) -> None:
+    desk = Desk(tmp_path, limits={"price_collar_fraction": 0.05})
+    for value in (looser, math.nan, "none", None):
+        before = desk.guardian.limits, desk.guardian.told.settings
+        with pytest.raises((QuantbenchError, TypeError, ValueError)):
+            desk.guardian.tighten(who="Ann Lee", **{name: value})
+        assert (desk.guardian.limits, desk.guardian.told.settings) == before and not desk.written
+    desk.guardian.tighten(who="Ann Lee", **{name: tighter})
+    assert desk.written[-1][0] == "limits"
+
+
+def test_a_setting_in_another_unit_is_tightened_where_it_acts(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    desk.guardian.tighten(who="Ann Lee", price_collar_bps=100.0)
+    assert verdict(desk.ask(limit="98.99"), "G03") == FAIL and verdict(desk.ask(limit="99.00"), "G03") == PASS

@@ -63,7 +63,7 @@ class Judge(Protocol):
     def judge(self, intent: Intent) -> Any: ...
     def judge_amend(self, client_id: str, resulting: Intent) -> Any: ...
     def accept(self, ruling: Any) -> GuardedOrder: ...
-    def opened(self, intent: Intent, *, worked: bool = False) -> None: ...
+    def opened(self, intent: Intent, *, worked: bool = False, filled: Decimal | None = None) -> None: ...
     def booked(self, fill: Fill) -> None: ...
     def closed(self, client_id: str) -> None: ...
     def note_unresolved(self, count: int, symbols: Any) -> None: ...
@@ -270,11 +270,11 @@ class Oms:
         self._vouch(intent)
         return self._guardian.accept(ruling)
 
-    def _vouch(self, intent: Intent, *, worked: bool = False) -> None:
+    def _vouch(self, intent: Intent, *, worked: bool = False, filled: Decimal | None = None) -> None:
         "Guardian counts it as open, with these terms."
         self._counted.add(intent.client_id)
         self._known_there.add(intent.client_id)
-        self._guardian.opened(intent, worked=True) if worked else self._guardian.opened(intent)
+        self._guardian.opened(intent, worked=worked, filled=filled)
 
     def _never(self, line: _Line, code: str) -> Placed:
         with self._writing():
@@ -467,7 +467,7 @@ class Oms:
                 if (
                     line is not None and line.id not in self._known_there
                 ):  # over before this start, or somebody else's
-                    self._vouch(line.intent)
+                    self._vouch(line.intent, filled=EXACT.subtract(line.filled, _moved(changes, line)))
                 self._guardian.booked(change.fill)
             if line is None or line.id not in self._counted:
                 continue
@@ -659,7 +659,8 @@ class Oms:
         for line in self._book.open.values():
             self._pull_from = min(self._pull_from, datetime.fromisoformat(line.record["order"]["time"]))
             if line.left or line.worked:
-                self._vouch(line.intent, worked=line.worked)
+                filled = sum((child.filled for child in line.children), line.filled)
+                self._vouch(line.intent, worked=line.worked, filled=filled)
 
     def _recover(self) -> None:
         "Ask the broker about everything that is open or doubtful, and for the fills since. Until it answers, nothing is sent."
@@ -799,6 +800,16 @@ class Oms:
     def broken(self) -> str | None:
         "Why the journal takes nothing any more."
         return self._broken
+
+
+def _moved(changes: Iterable[Change], line: _Line) -> Decimal:
+    "What these changes have filled of the order, less what they took back."
+    total = Decimal(0)
+    for change in changes:
+        if change.client_id == line.id and (fill := change.fill) is not None:
+            add = EXACT.add if fill.side.sign == line.sign else EXACT.subtract
+            total = add(total, fill.quantity)
+    return total
 
 
 class _Views(Mapping[str, Entry]):

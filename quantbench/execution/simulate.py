@@ -151,7 +151,7 @@ class _Judge:
     def accept(self, ruling: _Yes) -> GuardedOrder:
         return self._seal.make(ruling.intent, ruling.hash, amends=ruling.amends)
 
-    def opened(self, intent: Intent, *, worked: bool = False) -> None:
+    def opened(self, intent: Intent, *, worked: bool = False, filled: Decimal | None = None) -> None:
         self.open.add(intent.client_id)
 
     def closed(self, client_id: str) -> None:
