@@ -28,7 +28,9 @@ STAGE = Stage(
     expires=NOON + timedelta(days=100), holdout_reads=1, evidence=("verdict",),
 )  # fmt: skip
 RULES = Rules(account="U1", broker="test", permits=(Permit("*", ("*",), "U1"),))
-WIDE = replace(Limits.research(100_000.0), credit_fraction=0.0, max_price_age_seconds=5.0, duplicate_window_seconds=1.0)
+WIDE = replace(
+    Limits.research(100_000.0), credit_fraction=0.0, max_price_age_seconds=5.0, duplicate_window_seconds=1.0
+)
 
 
 def share(name: str, **more: Any) -> Asset:
@@ -90,7 +92,12 @@ class Desk:
         stop: Any = None, arrival: Any = True, parent: str | None = None, reduce_only: bool = False, **more: Any,
     ) -> Intent:  # fmt: skip
         self.count += 1
-        kinds = {(False, False): OrderType.MARKET, (True, False): OrderType.LIMIT, (False, True): OrderType.STOP, (True, True): OrderType.STOP_LIMIT}
+        kinds = {
+            (False, False): OrderType.MARKET,
+            (True, False): OrderType.LIMIT,
+            (False, True): OrderType.STOP,
+            (True, True): OrderType.STOP_LIMIT,
+        }
         kind = kinds[limit is not None, stop is not None]
         fields: dict[str, Any] = {
             "id": name or f"drift-{self.count}", "asset": asset, "side": side, "quantity": Decimal(str(quantity)), "time": self.clock.now(),
@@ -111,7 +118,15 @@ class Desk:
         assert ruling.accepted, ruling.failed
         return intent
 
-    def fill(self, order: Order, quantity: Any = None, price: Any = "100", *, side: Side | None = None, name: str = "") -> Fill:
+    def fill(
+        self,
+        order: Order,
+        quantity: Any = None,
+        price: Any = "100",
+        *,
+        side: Side | None = None,
+        name: str = "",
+    ) -> Fill:
         self.count += 1
         return Fill(
             id=name or f"e{self.count}", order_id=order.id, asset=order.asset, side=side or order.side, price=Decimal(price),
