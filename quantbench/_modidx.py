@@ -4207,6 +4207,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'quantbench/execution/oms.py'),
                                           'quantbench.execution.oms.Oms._trying': ( 'execution/oms.html#oms._trying',
                                                                                     'quantbench/execution/oms.py'),
+                                          'quantbench.execution.oms.Oms._vouch': ( 'execution/oms.html#oms._vouch',
+                                                                                   'quantbench/execution/oms.py'),
                                           'quantbench.execution.oms.Oms._whole': ( 'execution/oms.html#oms._whole',
                                                                                    'quantbench/execution/oms.py'),
                                           'quantbench.execution.oms.Oms._writing': ( 'execution/oms.html#oms._writing',

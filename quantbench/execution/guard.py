@@ -793,8 +793,9 @@ class Guardian(_Controls, Shown):
 
     # ---- what happens to orders
 
-    def opened(self, intent: Intent) -> None:
-        "The order is at the broker with these terms: new after a start, or amended. Not judged: it is a fact."
+    def opened(self, intent: Intent, *, worked: bool = False) -> None:
+        """The order is at the broker with these terms: new after a start, or amended; or `worked` by an algorithm, and only its children
+        get there. Not judged: it is a fact."""
         with self._lock:
             order, asset = intent.order, intent.order.asset
             lots = asset.lots(order.quantity)
@@ -810,7 +811,7 @@ class Guardian(_Controls, Shown):
             opened = Open(
                 client_id=order.id, number=self.book.next_number, index=index, side=order.side.sign, lots=lots,
                 strategy=order.strategy or intent.user, reduce_only=intent.reduce_only, limit=resting_price(order),
-                parent=parent if parent is not None and parent.worked else None, worked=order.type in WORKED,
+                parent=parent if parent is not None and parent.worked else None, worked=worked or order.type in WORKED,
             )  # fmt: skip
             price = worst_price(order, float(self.book.rows["last"][index]), self.limits.market_move_fraction)
             last, unit = float(self.book.rows["last"][index]), self.book.unit(index)
