@@ -221,11 +221,12 @@ class Rebalances(Strategy):
     """Nothing rests: what an action on the tape changes is a position."""
 
     drawn: int = state(1)
+    seen: int = state(0)
 
     def on_bar(self, bar: Any, market: Any) -> None:
         self.drawn = (self.drawn * 1103515245 + 12345) % 2147483648
-        since_split = (bar.known - 1704205800000000000) % 3000000000000
-        if self.drawn // 65536 % 5 == 0 and since_split != 0:  # nothing is under way at a split
+        self.seen += 1
+        if self.drawn // 65536 % 5 == 0 and 10 < self.seen % 150 < 140:  # nothing is under way at a split
             market.target(bar.asset, float(self.drawn // 65536 % 60 - 20))
 
 
