@@ -200,6 +200,7 @@ class Can(Flag):
     FRACTIONS = auto()
     CLOCK = auto()
     CANCEL_ON_DISCONNECT = auto()
+    AMEND_AGAIN = auto()  # an amendment takes the place of one that is under way
 
 
 class Adapter(ABC):

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.check import QuantbenchError
 from ..core.clock import Clock, WallClock
 from ..core.journal import Journal
 from ..core.show import Card, Row, Shown
@@ -26,6 +27,8 @@ from ..engine.events import Events, nanoseconds
 from quantbench.engine.memory import (
     AMEND, CANCEL, CANCELLED, EXPIRED, REDUCE_ONLY, REJECTED, REPORT, SENT, SUBMIT, TOLD_AMENDED, TOLD_END, TOLD_FILL, TOLD_KEPT,
 )  # fmt: skip
+from ..engine.orders import AMENDED as SHRUNK
+from ..engine.orders import ASKED
 from .book import Change
 from .broker import Arrival
 from .oms import Oms
@@ -100,6 +103,7 @@ _PRICED = {
 }  # fmt: skip
 _TIFS = tuple(TimeInForce)
 _FIELDS = {"limit": "limit_price", "stop": "stop_price", "trail": "trail"}
+_AMENDED = ("amend", "amend_lots", "amend_limit", "amend_stop")
 _SECOND = 1_000_000_000
 _ENDS = {OrderState.CANCELLED: CANCELLED, OrderState.EXPIRED: EXPIRED, OrderState.REJECTED: REJECTED}
 
@@ -162,6 +166,8 @@ class Live:
         self._terms, self._began = _Terms(session), 0.0
         self._names: dict[int, str] = {}  # the engine's number: client id
         self._numbers: dict[str, int] = {}
+        self._asked: dict[int, tuple[Any, ...]] = {}  # the amendments under way
+        self._shrunk: set[int] = set()  # cancelled because they were amended to what is filled
         self._hashes, self._hashed = (
             {"fills": sha256(), "transitions": sha256()},
             {"fills": 0, "transitions": 0},
@@ -259,9 +265,28 @@ class Live:
         if what == CANCEL:
             self.oms.cancel(name, "the strategy")
         elif what == AMEND:
-            placed = self.oms.amend(name, **self._terms.amended(record))
-            if placed.code is not None:
-                self._tell(number, record, TOLD_KEPT)
+            self._amend(name, number, record)
+
+    def _amend(self, name: str, number: int, record: Any) -> None:
+        "Ask for the change. One that the order book does not take leaves what was asked for before."
+        terms, entry = self._terms.amended(record), self.oms.orders[name]
+        if terms["quantity"] <= entry.filled:  # nothing is to be left of it
+            self._shrunk.add(number)
+            return self.oms.cancel(name, "amended to what is filled")
+        try:
+            taken = self.oms.amend(name, **terms).code is None
+        except QuantbenchError as error:
+            if error.code not in ("QB-OMS-004", "QB-OMS-009"):
+                raise
+            taken = False
+        if taken:
+            self._asked[number] = tuple(record[field] for field in _AMENDED)
+        elif number in self._asked:
+            for field, value in zip(_AMENDED, self._asked[number], strict=True):
+                record[field] = value
+        else:
+            self._tell(number, record, TOLD_KEPT)
+        return None
 
     # ---- back
 
@@ -284,6 +309,10 @@ class Live:
             number = self._numbers.get(self._paper.name_of(int(record["order"])))
             if number is not None and (not execution or execution in booked):
                 record["order"] = number
+                if record["what"] == TOLD_AMENDED:
+                    self._asked.pop(number, None)
+                if record["what"] == TOLD_END and record["reason"] == ASKED and number in self._shrunk:
+                    record["reason"] = SHRUNK
                 kept.append(record)
         if kept:
             self.session.report(np.array(kept, REPORT))
@@ -309,6 +338,7 @@ class Live:
             row["state"] = _ENDS[change.state]
             out.append(row)
         elif change.why.startswith("replaced"):
+            self._asked.pop(number, None)
             out.append(self._blank(number, place, entry.intent.order.side.sign, TOLD_AMENDED, heard))
         return out
 

@@ -341,10 +341,12 @@ class Oms:
     def _resulting(
         self, line: _Line, quantity: Decimal | None, limit: Decimal | None, stop: Decimal | None
     ) -> Intent:
-        if line.ended or line.doubtful or line.pending or line.worked:
+        waits = line.pending is not None and Can.AMEND_AGAIN not in self._broker.can
+        if line.ended or line.doubtful or waits or line.worked:
             why = line.trouble or line.state
             raise QuantbenchError("QB-OMS-009", where=f"order {line.id}", value=why)
-        order, more = line.intent.order, quantity if quantity is not None else line.quantity
+        order = (line.intent if line.pending is None else Intent.from_record(line.pending)).order
+        more = quantity if quantity is not None else order.quantity
         parent = self._book.lines.get(line.parent or "")
         room = more if parent is None else EXACT.add(parent.quantity, line.committed)
         for child in parent.children if parent else ():

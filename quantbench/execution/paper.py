@@ -68,17 +68,24 @@ def _enter(
     return slot
 
 
+@kernel
+def _arrival(run: Any, now: int, arrives: int) -> int:
+    "When a change or a cancel reaches the venue."
+    if arrives > 0:
+        return arrives
+    run.now = max(run.now, now)
+    return int(now + delay(run, run.cancel_latency))
+
+
 @entry
 def _alter(here: int, now: int, arrives: int, number: int, lots: int, limit: float, stop: float) -> bool:
     "A change is on its way; False: there is nothing to change."
     run = run_record(here, 0)
-    run.now = max(run.now, now)
-    when = arrives if arrives > 0 else now + delay(run, run.cancel_latency)
     slot = find_order(run, number)
     if slot < 0 or order_record(run.orders, slot).active == NEVER:
         return False
     order = order_record(run.orders, slot)
-    order.amend = max(order.active, when)
+    order.amend = max(order.active, _arrival(run, now, arrives))
     order.amend_lots, order.amend_limit, order.amend_stop = lots, limit, stop
     set_due(order)
     return True
@@ -88,14 +95,14 @@ def _alter(here: int, now: int, arrives: int, number: int, lots: int, limit: flo
 def _withdraw(here: int, now: int, arrives: int, number: int) -> bool:
     "A cancel is on its way; False: there is nothing to cancel."
     run = run_record(here, 0)
-    run.now = max(run.now, now)
-    when = arrives if arrives > 0 else now + delay(run, run.cancel_latency)
     slot = find_order(run, number)
     if slot < 0 or order_record(run.orders, slot).active == NEVER:
         return False
     order = order_record(run.orders, slot)
-    if order.cancel == NEVER:
-        order.cancel = max(order.active, when)
+    if (
+        order.cancel == NEVER
+    ):  # one that was asked for again, by a clock ahead of the venue's, changes nothing
+        order.cancel = max(order.active, _arrival(run, now, arrives))
         order.due = min(order.due, order.cancel)
     return True
 
@@ -170,13 +177,23 @@ class _Known:
     limit: Decimal | None
     stop: Decimal | None
     quantity: Decimal
+    asked: tuple[Decimal | None, Decimal | None]  # limit and stop that it is to have
 
 
 class PaperBroker(Adapter):
     "The simulated market, as a broker."
 
     name = "paper"
-    can = Can.AMEND | Can.CANCEL_ALL | Can.STREAM | Can.FILLS_SINCE | Can.SHORT | Can.FRACTIONS | Can.CLOCK
+    can = (
+        Can.AMEND
+        | Can.CANCEL_ALL
+        | Can.STREAM
+        | Can.FILLS_SINCE
+        | Can.SHORT
+        | Can.FRACTIONS
+        | Can.CLOCK
+        | Can.AMEND_AGAIN
+    )
 
     def __init__(
         self, seal: Seal, clock: Clock, tape: Tape, *, setup: Setup | None = None, account: str = "paper"
@@ -265,6 +282,7 @@ class PaperBroker(Adapter):
             report = Report(told=_ENDS[int(record["state"])], filled=known.filled, reason=reason, **common)
         elif what in (TOLD_AMENDED, TOLD_LOTS):
             known.quantity = asset.quantity(int(record["lots"]))
+            known.limit, known.stop = known.asked
             report = Report(
                 told=Told.REPLACED, quantity=known.quantity - known.filled, filled=known.filled, **common
             )
@@ -319,6 +337,7 @@ class PaperBroker(Adapter):
             order.limit_price,
             order.stop_price,
             order.quantity,
+            (order.limit_price, order.stop_price),
         )
         return self._answer(Outcome.ACCEPTED, name, broker_id=f"p{number}")
 
@@ -333,7 +352,7 @@ class PaperBroker(Adapter):
         )
         if known is None or not done:
             return self._answer(Outcome.REFUSED, name, reason="nothing that could be changed")
-        known.limit, known.stop = order.limit_price, order.stop_price
+        known.asked = order.limit_price, order.stop_price
         return self._answer(Outcome.ACCEPTED, name, broker_id=f"p{known.number}")
 
     def cancel_order(self, client_id: str) -> Answer:
