@@ -309,6 +309,11 @@ table(
         ),
     ),
     (
+        "another strategy's sale does not end the row",
+        FAIL,
+        case(first(fills(3), fills(1, SELL, "other")), limits={"max_same_side_fills_count": 3}),
+    ),
+    (
         "in the engine's count alone",
         FAIL,
         case(first(poke("same_side", 20)), limits={"max_same_side_fills_count": 20}),

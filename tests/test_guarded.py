@@ -36,10 +36,10 @@ BUY, SELL = Side.BUY, Side.SELL
 class Floor:
     "A desk with an order book, a journal and a venue."
 
-    def __init__(self, folder: Path, *, script: tuple[str, ...] = ()) -> None:
+    def __init__(self, folder: Path) -> None:
         self.desk = desk = Desk(folder)
         self.truth = Truth(desk.clock)
-        self.broker = FaultyBroker(desk.seal, desk.clock, self.truth, script=script)
+        self.broker = FaultyBroker(desk.seal, desk.clock, self.truth)
         self.journal = Journal.open(folder / "orders.journal", clock=desk.clock)
         self.oms = Oms(self.journal, desk.guardian, self.broker, desk.clock, run="day", assets=desk.assets)
 
@@ -137,7 +137,8 @@ def test_a_start_knows_what_was_filled(tmp_path: Path) -> None:
 
 
 def test_a_lost_answer_stops_its_symbol_and_no_other(tmp_path: Path) -> None:
-    floor = Floor(tmp_path, script=("ack_lost",))
+    floor = Floor(tmp_path)
+    floor.broker.script.append("ack_lost")
     first = floor.place(10)
     assert floor.oms.orders[first].doubtful
     second, third = floor.place(11), floor.place(11, asset=floor.desk.assets[1])
