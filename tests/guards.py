@@ -28,7 +28,9 @@ STAGE = Stage(
     expires=NOON + timedelta(days=100), holdout_reads=1, evidence=("verdict",),
 )  # fmt: skip
 RULES = Rules(account="U1", broker="test", permits=(Permit("*", ("*",), "U1"),))
-WIDE = replace(Limits.research(100_000.0), credit_fraction=0.0, max_price_age_seconds=5.0, duplicate_window_seconds=1.0)
+WIDE = replace(
+    Limits.research(100_000.0), credit_fraction=0.0, max_price_age_seconds=5.0, duplicate_window_seconds=1.0
+)
 
 
 def share(name: str, **more: Any) -> Asset:
@@ -44,22 +46,32 @@ class Desk:
 
     def __init__(
         self, folder: Path, *, limits: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None,
-        rules: Mapping[str, Any] | None = None, stage: Mapping[str, Any] | None | bool = None, assets: tuple[Asset, ...] = (AAPL, MSFT, JPM),
+        rules: Mapping[str, Any] | None = None, stage: Mapping[str, Any] | bool | None = None, assets: tuple[Asset, ...] = (AAPL, MSFT, JPM),
         sectors: Mapping[str, str] | None = None, at: datetime = NOON, price: float = 100.0, told: bool = True, base: str | None = None,
     ) -> None:  # fmt: skip
         self.folder, self.clock, self.seal, self.assets = folder, SimClock(at), Seal(), assets
         self.written: list[tuple[str, Mapping[str, Any]]] = []
         self.stage: Stage | None = None if stage is False else replace(STAGE, **(stage or {}))  # type: ignore[arg-type]
+        self.named = isinstance(stage, Mapping) and "strategy" in stage
         self.kill = Kill(folder / "KILL", self.clock, account="U1")
         chosen = {"max_check_seconds": 1.0} | dict(settings or {})
         self.guardian = Guardian(
             assets, replace(WIDE, **(limits or {})), Settings(**chosen), clock=self.clock, rules=replace(RULES, **(rules or {})),
-            kill=self.kill, seal=self.seal, stage_of=lambda _: self.stage, sectors=sectors, journals=folder, base=base,
+            kill=self.kill, seal=self.seal, stage_of=self.stage_of, sectors=sectors, journals=folder, base=base,
             append=lambda kind, payload: self.written.append((kind, payload)),
         )  # fmt: skip
         self.count = 0
         if told:
             self.tell(price)
+
+    def stage_of(self, intent: Intent) -> Stage | None:
+        "Every strategy was promoted, unless the desk says which."
+        own = self.stage is None or self.named
+        return (
+            self.stage
+            if own or self.stage is None
+            else replace(self.stage, strategy=intent.order.strategy or "")
+        )
 
     def tell(self, price: float = 100.0) -> None:
         "Everything that must be known is."
@@ -90,7 +102,12 @@ class Desk:
         stop: Any = None, arrival: Any = True, parent: str | None = None, reduce_only: bool = False, **more: Any,
     ) -> Intent:  # fmt: skip
         self.count += 1
-        kinds = {(False, False): OrderType.MARKET, (True, False): OrderType.LIMIT, (False, True): OrderType.STOP, (True, True): OrderType.STOP_LIMIT}
+        kinds = {
+            (False, False): OrderType.MARKET,
+            (True, False): OrderType.LIMIT,
+            (False, True): OrderType.STOP,
+            (True, True): OrderType.STOP_LIMIT,
+        }
         kind = kinds[limit is not None, stop is not None]
         fields: dict[str, Any] = {
             "id": name or f"drift-{self.count}", "asset": asset, "side": side, "quantity": Decimal(str(quantity)), "time": self.clock.now(),
@@ -111,7 +128,15 @@ class Desk:
         assert ruling.accepted, ruling.failed
         return intent
 
-    def fill(self, order: Order, quantity: Any = None, price: Any = "100", *, side: Side | None = None, name: str = "") -> Fill:
+    def fill(
+        self,
+        order: Order,
+        quantity: Any = None,
+        price: Any = "100",
+        *,
+        side: Side | None = None,
+        name: str = "",
+    ) -> Fill:
         self.count += 1
         return Fill(
             id=name or f"e{self.count}", order_id=order.id, asset=order.asset, side=side or order.side, price=Decimal(price),

@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, datetime
+from decimal import Decimal
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -331,7 +332,7 @@ class _Controls:
             return Found(False, f"no open parent {case.intent.parent}")
         same = parent.index == case.opened.index and parent.side == case.opened.side
         taken = parent.taken - (case.original.lots if case.original else 0)
-        found = control.child(parent.lots, 0, taken, case.opened.lots)
+        found = control.child(parent.lots, parent.heard, taken, case.opened.lots)
         return Found(found.ok and same and parent.slot >= 0, found.detail)
 
     def g08(self, case: Case) -> Found:
@@ -798,8 +799,9 @@ class Guardian(_Controls, Shown):
 
     # ---- what happens to orders
 
-    def opened(self, intent: Intent) -> None:
-        "The order is at the broker with these terms: new after a start, or amended. Not judged: it is a fact."
+    def opened(self, intent: Intent, *, worked: bool = False, filled: Decimal | None = None) -> None:
+        """The order is at the broker with these terms: new after a start, when so much of it was `filled`, or amended; or `worked` by an
+        algorithm, and only its children get there. Not judged: it is a fact."""
         with self._lock:
             order, asset = intent.order, intent.order.asset
             lots = asset.lots(order.quantity)
@@ -815,7 +817,8 @@ class Guardian(_Controls, Shown):
             opened = Open(
                 client_id=order.id, number=self.book.next_number, index=index, side=order.side.sign, lots=lots,
                 strategy=order.strategy or intent.user, reduce_only=intent.reduce_only, limit=resting_price(order),
-                parent=parent if parent is not None and parent.worked else None, worked=order.type in WORKED,
+                parent=parent if parent is not None and parent.worked else None, worked=worked or order.type in WORKED,
+                heard=asset.lots(filled) if filled else 0,
             )  # fmt: skip
             price = worst_price(order, float(self.book.rows["last"][index]), self.limits.market_move_fraction)
             last, unit = float(self.book.rows["last"][index]), self.book.unit(index)

@@ -63,7 +63,7 @@ class Judge(Protocol):
     def judge(self, intent: Intent) -> Any: ...
     def judge_amend(self, client_id: str, resulting: Intent) -> Any: ...
     def accept(self, ruling: Any) -> GuardedOrder: ...
-    def opened(self, intent: Intent) -> None: ...
+    def opened(self, intent: Intent, *, worked: bool = False, filled: Decimal | None = None) -> None: ...
     def booked(self, fill: Fill) -> None: ...
     def closed(self, client_id: str) -> None: ...
     def note_unresolved(self, count: int, symbols: Any) -> None: ...
@@ -127,6 +127,7 @@ class Oms:
         self._asks: dict[str, tuple[int, float]] = {}
         self._next_sweep = 0.0
         self._counted: set[str] = set()  # what Guardian counts as open
+        self._known_there: set[str] = set()  # what it has ever been told of
         self._said: set[str] = set()
         self._told: list[Change] = []
         self.silent: str | None = None  # why the broker's last answer is missing
@@ -174,8 +175,7 @@ class Oms:
                 return self._decided(intent, None, code, reference)
             with self._writing():
                 self._book.enter(intent, self._now(), reference=reference, worked=True)
-            self._counted.add(intent.client_id)
-            self._guardian.opened(intent)  # its children are judged, and are no more than it
+            self._vouch(intent, worked=True)  # its children are judged, and are no more than it
             return self._placed(intent.client_id)
 
     def _intent(
@@ -267,9 +267,14 @@ class Oms:
 
     def _admitted(self, intent: Intent, ruling: Any) -> GuardedOrder:
         "Counted as open before it leaves."
-        self._counted.add(intent.client_id)
-        self._guardian.opened(intent)
+        self._vouch(intent)
         return self._guardian.accept(ruling)
+
+    def _vouch(self, intent: Intent, *, worked: bool = False, filled: Decimal | None = None) -> None:
+        "Guardian counts it as open, with these terms."
+        self._counted.add(intent.client_id)
+        self._known_there.add(intent.client_id)
+        self._guardian.opened(intent, worked=worked, filled=filled)
 
     def _never(self, line: _Line, code: str) -> Placed:
         with self._writing():
@@ -457,16 +462,20 @@ class Oms:
         "Tell Guardian what changed, and keep it for whoever pumps."
         changes, self._book.changes = self._book.changes, []
         for change in changes:
-            if change.fill is not None:
-                self._guardian.booked(change.fill)
             line = self._book.lines.get(change.client_id or "")
+            if change.fill is not None:
+                if (
+                    line is not None and line.id not in self._known_there
+                ):  # over before this start, or somebody else's
+                    self._vouch(line.intent, filled=EXACT.subtract(line.filled, _moved(changes, line)))
+                self._guardian.booked(change.fill)
             if line is None or line.id not in self._counted:
                 continue
             if line.ended:
                 self._counted.remove(line.id)
                 self._guardian.closed(line.id)
             elif line.pending is None:
-                self._guardian.opened(line.intent)  # with the terms that it has now
+                self._vouch(line.intent, worked=line.worked)
         self._plan()
         if changes:
             doubts = [line for line in self._book.troubled.values() if line.doubtful]
@@ -629,8 +638,7 @@ class Oms:
             return self._once("QB-OMS-024", f"order {name}: {error.value}", at)
         self._book.shown(line, order, at, settled=False)
         if not line.ended:
-            self._counted.add(line.id)
-            self._guardian.opened(line.intent)
+            self._vouch(line.intent)
 
     def _once(self, code: str, why: str, at: datetime) -> None:
         if why not in self._said:
@@ -651,8 +659,8 @@ class Oms:
         for line in self._book.open.values():
             self._pull_from = min(self._pull_from, datetime.fromisoformat(line.record["order"]["time"]))
             if line.left or line.worked:
-                self._counted.add(line.id)
-                self._guardian.opened(line.intent)
+                filled = sum((child.filled for child in line.children), line.filled)
+                self._vouch(line.intent, worked=line.worked, filled=filled)
 
     def _recover(self) -> None:
         "Ask the broker about everything that is open or doubtful, and for the fills since. Until it answers, nothing is sent."
@@ -792,6 +800,16 @@ class Oms:
     def broken(self) -> str | None:
         "Why the journal takes nothing any more."
         return self._broken
+
+
+def _moved(changes: Iterable[Change], line: _Line) -> Decimal:
+    "What these changes have filled of the order, less what they took back."
+    total = Decimal(0)
+    for change in changes:
+        if change.client_id == line.id and (fill := change.fill) is not None:
+            add = EXACT.add if fill.side.sign == line.sign else EXACT.subtract
+            total = add(total, fill.quantity)
+    return total
 
 
 class _Views(Mapping[str, Entry]):

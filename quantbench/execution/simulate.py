@@ -151,7 +151,7 @@ class _Judge:
     def accept(self, ruling: _Yes) -> GuardedOrder:
         return self._seal.make(ruling.intent, ruling.hash, amends=ruling.amends)
 
-    def opened(self, intent: Intent) -> None:
+    def opened(self, intent: Intent, *, worked: bool = False, filled: Decimal | None = None) -> None:
         self.open.add(intent.client_id)
 
     def closed(self, client_id: str) -> None:
@@ -285,7 +285,7 @@ class _Day:
         limited = self.rng.random() < 0.7
         price = _PRICES[asset.id] + _CENT * self.rng.randint(-50, 50)
         return Order(
-            id="any", asset=asset, side=side, quantity=Decimal(self.rng.choice((1, 7, 100, 300, 300, 900))), time=self.clock.now(),
+            id="any", asset=asset, side=side, quantity=Decimal(self.rng.choice((1, 7, 100, 300, 300, 900))), time=self.ours.now(),
             type=OrderType.LIMIT if limited else OrderType.MARKET, limit_price=price if limited else None, strategy="day",
         )  # fmt: skip
 
