@@ -137,11 +137,11 @@ def test_a_start_knows_what_was_filled(tmp_path: Path) -> None:
 
 
 def test_a_lost_answer_stops_its_symbol_and_no_other(tmp_path: Path) -> None:
-    floor = Floor(tmp_path, script=("lost",))
+    floor = Floor(tmp_path, script=("ack_lost",))
     first = floor.place(10)
-    if floor.oms.orders[first].doubtful:
-        second, third = floor.place(11), floor.place(11, asset=floor.desk.assets[1])
-        assert floor.oms.orders[second].state == "rejected" and floor.oms.orders[third].state == "submitted"
+    assert floor.oms.orders[first].doubtful
+    second, third = floor.place(11), floor.place(11, asset=floor.desk.assets[1])
+    assert floor.oms.orders[second].state == "rejected" and floor.oms.orders[third].state == "submitted"
     floor.journal.close()
 
 

@@ -14,19 +14,60 @@ from pathlib import Path
 
 import pytest
 from mirror import mirrored
+from test_admission import Place
 from test_gateway import until
 
 from quantbench.core.check import QuantbenchError
 from quantbench.core.clock import WallClock
 from quantbench.core.config import load
 from quantbench.core.journal import Journal, read
+from quantbench.data import synth
+from quantbench.engine.strategy import Strategy, param
+from quantbench.engine.study import Study
+from quantbench.engine.tape import Tape
+from quantbench.engine.window import window
 from quantbench.execution.floor import Floor
 from quantbench.execution.record import Recorder
+from quantbench.execution.session import starts
 from quantbench.ops.cli import main
 from quantbench.ops.gateway import Client
-from quantbench.ops.paper import Played, folder_of, note_seen
+from quantbench.ops.paper import Played, folder_of, note_seen, paper
 from quantbench.ops.replay import require_seen
 from quantbench.ops.wire import Home
+
+
+class Turns(Strategy):
+    """Buys on falls with a limit, protects with a stop, changes its mind."""
+
+    size: int = param(20, low=2, high=100)
+    recent: object = window("size")
+
+    def on_bar(self, bar, market):
+        self.recent.push(bar.close)
+        if not self.recent.full:
+            return
+        held = market.position(bar.asset)
+        if market.open_orders(bar.asset) > 2:
+            market.cancel_all(bar.asset)
+        elif bar.close < self.recent.mean() and held < 300.0:
+            market.buy(bar.asset, 100.0, limit=bar.close * 0.9995, tif="gtc")
+        elif held > 0.0:
+            market.sell(bar.asset, held, stop=bar.close * 0.999, tif="gtc")
+
+
+class Swings(Turns):
+    """Buys on falls with a limit when it has nothing, and sells at the market when it has waited."""
+
+    def on_bar(self, bar, market):
+        self.recent.push(bar.close)
+        if not self.recent.full or market.open_orders(bar.asset) > 0:
+            return
+        held = market.position(bar.asset)
+        if held == 0.0 and bar.close < self.recent.mean():
+            market.buy(bar.asset, 100.0, limit=bar.close * 0.9998)
+        elif held > 0.0 and bar.close > self.recent.mean():
+            market.sell(bar.asset, held)
+
 
 DESKS = Path(__file__).with_name("desks.py")
 WALL = WallClock()
@@ -295,3 +336,91 @@ def test_a_look_is_a_person_with_a_reason(tmp_path):
     with pytest.raises(QuantbenchError, match="QB-JNL-007"):
         note_seen(home, played.diff(), "Ann Lee", "nothing apart")
     held.close()
+
+
+# ---- the real loop
+
+
+def test_the_real_loop_in_a_real_gateway_with_a_certificate(tmp_path, monkeypatch):
+    place = Place(tmp_path)
+    now = WALL.now()
+    made = place.certify(issued=now - timedelta(days=1), expires=now + timedelta(days=14))
+    (tmp_path / "settings.ini").write_text("[paths]\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("QB_SIGNING_KEY", str(place.key))
+    told: list[str] = []
+    home = Home(tmp_path / "g")
+    with pytest.raises(QuantbenchError, match="QB-GTW-015"):
+        paper("KnownDrift", home=home, tell=told.append)
+    try:
+        with Client(home, seconds=60.0) as client:
+            assert client.status()["sidecar"] > 0 or not client.status()["running"]
+            played = paper("KnownDrift", home=home, certificate=str(place.file), tell=told.append)
+            assert (
+                played.start["certificate"] == made
+                and played.ended == "done"
+                and played.reconciliation["clean"]
+            )
+            assert played.result.hash == played.study.run().hash and played.diff().same
+            assert len(played.lived.decisions) == len(client.orders(last=1000)) == 262
+            assert {"order.intent", "order.ruling", "order.fill", "decision", "recording"} <= {
+                r.kind for r in played.records
+            }
+            text = place.file.read_text().replace('"capital_fraction":1.0', '"capital_fraction":0.9')
+            place.file.write_text(text)
+            with pytest.raises(QuantbenchError, match="QB-CRT-002"):
+                client.start("KnownDrift", certificate=str(place.file))
+    finally:
+        assert main(["gateway", "stop", "--home", str(home.folder)]) == 0
+    assert told[0].startswith("started a gateway")
+
+
+def minutes(strategy: Strategy, days: int) -> Study:
+    walk = synth.trends(["PAPR", "SOLD"], synth.grid(days, interval="1m"), seed=129)
+    tape = Tape.from_bars(walk.bars, calendar="24/7", interval="1m", label="end").load()
+    return Study(strategy, tape, {})
+
+
+def lived(folder: Path, study: Study, monkeypatch: pytest.MonkeyPatch) -> tuple[Floor, Played]:
+    begin = starts(settings=load(), wall=WALL, admit=lambda *_: (study, "", "paper"))
+    floor = Floor(folder, clock=WALL, begin=begin)
+    floor.start(strategy=study.name)
+    while floor.session is not None:
+        floor.step()
+    monkeypatch.setattr(Study, "of", classmethod(lambda *_: study))
+    return floor, Played.of(folder / "runs")
+
+
+def test_minute_bars_of_several_assets_through_the_real_loop_are_the_backtest(tmp_path, monkeypatch):
+    study = minutes(Swings(), 3)
+    floor, played = lived(tmp_path, study, monkeypatch)
+    assert floor.guardian()["refused"] == []
+    assert floor.status()["result"] == study.run().hash and floor.status()["reconciled"]
+    assert played.diff().same and len(played.lived.fills) > 20
+    floor.close()
+
+
+def test_where_guardian_refuses_what_the_backtest_allowed_the_replay_says_so(tmp_path, monkeypatch):
+    """Its own stop would trade with its own bid (G23): a backtest of one strategy has no such control."""
+    study = minutes(Turns(), 1)
+    floor, played = lived(tmp_path, study, monkeypatch)
+    first = played.diff().first
+    assert first.kind == "guardian" and "QB-RISK-123" in first.live
+    assert floor.status()["reconciled"], "the books agree all the same"
+    floor.close()
+
+
+def test_a_kill_in_the_middle_leaves_nothing_open_at_the_paper_broker(tmp_path):
+    begin = starts(settings=load(), wall=WALL, admit=lambda *_: (minutes(Turns(), 2), "", "paper"))
+    floor = Floor(tmp_path, clock=WALL, begin=begin)
+    floor.start(strategy="Turns")
+    while not floor.account.oms.open_orders:
+        floor.step()
+    killer = threading.Thread(target=floor.kill, args=("Ann Lee", "a loop"))
+    killer.start()
+    while floor.session is not None:
+        floor.step()
+    killer.join()
+    assert not floor.account.oms.open_orders and not floor.account.broker.open_orders()
+    assert floor.status()["state"] == "killed" and floor.status()["reconciled"]
+    floor.close()

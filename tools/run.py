@@ -1,5 +1,5 @@
-"""The workbench's main job, so far: the bundled real data into a lake, a report on its quality, tutorials and strategies, executed,
-and two strategies before the gates.
+"""The workbench's main job: the bundled real data into a lake, a report on its quality, tutorials and strategies, executed, two strategies
+before the gates, and the one that passes them promoted and played on paper, through the gateway.
 
 No key, no server, no network. Everything lands in `lake/` and `reports/`, which git ignores; a second run adds nothing to the lake.
 """
@@ -9,8 +9,11 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
+import subprocess
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from judge import judge
 
@@ -25,11 +28,12 @@ from quantbench.data.store import Lake
 from quantbench.engine.loop import prepare
 from quantbench.engine.registry import find, found
 from quantbench.engine.study import Study
+from quantbench.ops.certificate import KEY_VARIABLE, key_path, make_key
 from quantbench.ops.evidence import read_evidence
 from quantbench.reports.site import Link
 from quantbench.reports.site import write as write_site
 from quantbench.reports.tearsheet import write as tearsheet
-from steps import BIN, ROOT, command, run_steps
+from steps import BIN, ENVIRONMENT, ROOT, StepError, command, run_steps
 
 SETTINGS = load(ROOT / "settings.ini", os.environ)
 REPORTS = SETTINGS.paths.reports
@@ -38,11 +42,13 @@ MARKETS = {"crypto-days": "24/7", "crypto-minutes": "24/7", "eurusd-hours": "FX"
 TUTORIALS = [
     ROOT / "nbs" / "learn" / f"{name}.ipynb" for name in ("first_strategy", "read_a_verdict", "point_in_time")
 ]
+PROMOTED = "KnownDrift"
 JUDGED = ("KnownDrift", "MovingAverageCross")
 STRATEGIES = sorted((ROOT / "nbs" / "strategies").glob("*.ipynb"))  # whatever is there is run
 TODAY = dt.datetime(2026, 11, 1, tzinfo=dt.UTC)  # after everything in the sample became known
 
 made: dict[str, QualityReport] = {}
+played: list[Link] = []
 
 
 def lake() -> Lake:
@@ -140,10 +146,64 @@ def tearsheets() -> str:
     return ", ".join([f"{len(judged)} written, {sum(judged)} with evidence", *refused])
 
 
+def asked(*words: str) -> dict[str, Any]:
+    """What a command of `qb` says, for programs."""
+    done = subprocess.run(
+        [BIN / "qb", *words, "--json"], capture_output=True, text=True, cwd=ROOT, env=ENVIRONMENT
+    )
+    if done.returncode:
+        raise StepError(f"qb {' '.join(words)}: {done.stdout}{done.stderr}")
+    said: dict[str, Any] = json.loads(done.stdout)
+    return said
+
+
+def signing_key() -> str:
+    """The user's own key; without one a key for this demonstration, outside of the project."""
+    mine = key_path()
+    if not mine.exists():
+        mine = Path(tempfile.gettempdir()) / f"quantbench-demo-{os.getuid()}" / "signing.key"
+        mine.parent.mkdir(mode=0o700, exist_ok=True)
+        if not mine.exists():
+            make_key(mine)
+    return str(mine)
+
+
+def promotion() -> str:
+    """The strategy whose edge is known goes from research to paper: its checklist, a signature, a certificate."""
+    ENVIRONMENT[KEY_VARIABLE] = signing_key()  # of this process and of those it starts
+    if asked("promote", "status", PROMOTED)["stage"] != "research":
+        command(
+            BIN / "qb", "promote", PROMOTED, "--to", "research", "--who", "make run", "--why", "begins anew"
+        )
+    command(
+        BIN / "qb", "promote", PROMOTED, "--to", "paper", "--who", "make run", "--why", "every gate passed",
+    )  # fmt: skip
+    return f"{PROMOTED} from research to paper, signed"
+
+
+def paper() -> str:
+    """Its session on paper: through gateway, Guardian, order book and journal; reconciled, and compared with its backtest."""
+    running = subprocess.run([BIN / "qb", "gateway", "status"], capture_output=True, cwd=ROOT).returncode == 0
+    try:
+        said = asked("paper", PROMOTED)
+    finally:
+        if not running:
+            command(BIN / "qb", "gateway", "stop")
+    played.append(
+        Link(
+            f"{PROMOTED}/{Path(said['tearsheet']).name}",
+            f"{PROMOTED} on paper",
+            f"{said['fills']} fills, reconciled with the broker",
+        )
+    )
+    return f"{said['fills']} fills, reconciled, the same decisions as its backtest"
+
+
 def index() -> str:
     sections = {
         "Learn": [Link(f"{one.stem}.html", *heading(one)) for one in TUTORIALS],
         "Strategies as notebooks": [Link(f"{one.stem}.html", *heading(one)) for one in STRATEGIES],
+        "Paper": played,
         "Data": [Link("quality.html", "Quality of the data", made["quality"].verdict)],
     }
     return str(write_site(REPORTS, sections).relative_to(ROOT))
@@ -157,6 +217,8 @@ STEPS = [
     ("tutorials and strategies", notebooks),
     ("gates", gates),
     ("tearsheets", tearsheets),
+    ("promotion", promotion),
+    ("paper session", paper),
     ("index", index),
 ]
 

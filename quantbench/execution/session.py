@@ -24,10 +24,9 @@ from ..core.journal import Journal
 from ..core.config import Settings
 from ..engine.backtest import Session, Setup
 from quantbench.engine.events import (
-    KIND_BAR, KIND_HALT, KIND_QUOTE, KIND_RESUME, KIND_SPLIT, KIND_TRADE, TICK, Events, nanoseconds,
+    KIND_BAR, KIND_HALT, KIND_QUOTE, KIND_RESUME, KIND_SPLIT, KIND_TRADE, TICK, Events, made, nanoseconds,
 )  # fmt: skip
 from ..engine.guardian import Limits
-from ..engine.loop import pass_time
 from ..engine.result import Result
 from ..engine.study import Study
 from ..engine.tape import Tape
@@ -350,17 +349,20 @@ class Carried:
         self._live.finish()
 
     def settle(self) -> None:
-        "Cancelled, and the venue in this process told that time passes."
+        "Everything is cancelled. A simulated venue acts when its market does, so it is shown the last prices once more, a minute later and with no size."
         oms, clock = self._account.oms, self._account.clock
+        if not oms.open_orders:
+            return
         oms.cancel_all(why="the session ends")
-        for _ in range(100):
-            if self._paper is not None:
-                clock.sleep(60.0)
-                pass_time(self._paper.memory.address(), nanoseconds(clock.now()))
-                self._paper.drain()
-            heard = self._ear.pump()
-            if not oms.open_orders or (self._paper is None and not heard):
-                break
+        if self._paper is not None:
+            clock.sleep(60.0)
+            rows, now = self._paper.memory.assets, nanoseconds(clock.now())
+            seen = np.flatnonzero(rows["last_time"] > 0)
+            times, sizes = np.full(len(seen), now), np.zeros(len(seen))
+            self._paper.feed(
+                made(KIND_TRADE, known=times, since=times, asset=seen, price=rows["last"][seen], size=sizes)
+            )
+        self._ear.pump()
 
     def changes(self) -> tuple[Change, ...]:
         heard, self._ear.heard = tuple(self._ear.heard), []

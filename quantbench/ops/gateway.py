@@ -195,7 +195,12 @@ class Gateway:
         }
 
     def _in_loop(self, name: str, work: Callable[[], Any]) -> Any:
-        request = _Request(work)
+        def whole() -> Any:
+            result = work()
+            self._status = self._looked()  # whoever has his answer finds it in the status, too
+            return result
+
+        request = _Request(whole)
         try:
             self._requests.put_nowait(request)
         except Exception:
@@ -236,7 +241,6 @@ class Gateway:
         with suppress(Empty):
             for n in range(_AT_ONCE):  # who floods it with requests does not stop it from trading
                 self._requests.get(block=not (worked or n), timeout=self._pause).run()
-                self._status = self._looked()
 
     def _looked(self) -> dict[str, Any]:
         own = {
@@ -442,9 +446,9 @@ class Client:
 def _started(
     code: str, *words: str, log: Path, environ: Mapping[str, str] | None = None
 ) -> subprocess.Popen[bytes]:
-    "A process of ours, on its own."
+    "A process of ours, on its own; a thread waits for its end, as the system wants somebody to."
     with log.open("ab") as out:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-c", code, *words],
             stdin=subprocess.DEVNULL,
             stdout=out,
@@ -452,6 +456,8 @@ def _started(
             start_new_session=True,
             env={**os.environ, **(environ or {})},
         )
+    threading.Thread(target=process.wait, name="reaper", daemon=True).start()
+    return process
 
 
 def start_sidecar(home: Home, silence: float, broker: str) -> int:
