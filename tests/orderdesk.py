@@ -56,7 +56,7 @@ class Lenient:
     def accept(self, ruling: Ruling) -> Any:
         return self.seal.make(ruling.intent, ruling.hash, amends=ruling.amends)
 
-    def opened(self, intent: Intent) -> None:
+    def opened(self, intent: Intent, **_: Any) -> None:
         self.open.add(intent.client_id)
 
     def closed(self, client_id: str) -> None:

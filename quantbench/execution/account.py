@@ -163,6 +163,12 @@ class Open:
         return max(self.lots, self.asked) - self.heard - self.taken
 
 # %% ../../nbs/execution/119_account.ipynb #0731d412
+_BLANK = np.zeros(1, ORDER)
+for _price in ("limit", "stop", "trail", "take", "loss"):
+    _BLANK[_price] = math.nan
+_BLANK.flags.writeable = False
+
+
 class Book:
     "An account in the engine's memory."
 
@@ -242,9 +248,7 @@ class Book:
             self.memory.grow()
         slot = int(self.run["free"][0])
         after = int(self.memory.orders["next"][slot])
-        record = np.zeros(1, ORDER)
-        for name in ("limit", "stop", "trail", "take", "loss"):
-            record[name] = math.nan
+        record = _BLANK.copy()
         for name, value in terms_of(order, opened.lots, opened.reduce_only).items():
             record[name] = value
         record["id"], record["asset"], record["side"], record["state"] = (

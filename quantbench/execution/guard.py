@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from decimal import Decimal
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -66,8 +67,8 @@ class Ruling(Shown):
     def accepted(self) -> bool:
         "Everything required was evaluated, nothing else, and all of it passed."
         named = [check.control for check in self.checks]
-        complete = len(named) == len(REQUIRED) and REQUIRED.issuperset(named) and REQUIRED.issubset(named)
-        return complete and all(check.verdict == PASS for check in self.checks)
+        complete = len(named) == len(REQUIRED) and set(named) == REQUIRED
+        return complete and {check.verdict for check in self.checks} == {PASS}
 
     @property
     def failed(self) -> tuple[Check, ...]:
@@ -147,6 +148,7 @@ def _serve(asks: SimpleQueue[tuple[Callable[[], Any], SimpleQueue[Any]]]) -> Non
             answer.put(error)
 
 # %% ../../nbs/execution/121_guard.ipynb #d396af7a
+_WITHIN = Found(True, "engine: within")
 _DAILY = DAILY_LOSS + 1  # how the engine says it halted
 _WHY_HALTED = MappingProxyType(
     {
@@ -212,6 +214,15 @@ def worst_price(order: Order, last: float, move: float) -> float:
     return moved
 
 
+@lru_cache
+def _sessions_to(calendar: Calendar, day: date) -> tuple[date, ...]:
+    "The sessions in which day trades count."
+    days = [day]
+    while len(days) < WINDOW_SESSIONS:
+        days.append(calendar.previous_session(days[-1]))
+    return tuple(days)
+
+
 def resting_price(order: Order) -> float | None:
     "Where the order waits in the book, if it does."
     waits = order.limit_price is not None and order.stop_price is None and order.type not in WORKED
@@ -235,8 +246,8 @@ class _Told:
         self.shortfalls: dict[str, float] = {}
         self.models: dict[str, Model] = {}
         self.free, self.free_at = math.nan, _NEVER
-        self.losses: dict[str, list[date]] = {}
-        self.bought: dict[str, list[date]] = {}
+        self.losses: dict[str, set[date]] = {}  # days, not fills: an account may have a million of them
+        self.bought: dict[str, set[date]] = {}
 
 
 @dataclass(slots=True)
@@ -272,8 +283,9 @@ class _Controls:
         "What the compiled judge said."
         if case.decision is None:
             raise case.trouble or RuntimeError("the engine did not judge")
-        bad = case.failed.intersection(_ENGINE[name])
-        return Found(not bad, f"engine: {' and '.join(sorted(bad)) or 'within'}")
+        if case.failed.isdisjoint(_ENGINE[name]):
+            return _WITHIN
+        return Found(False, f"engine: {' and '.join(sorted(case.failed.intersection(_ENGINE[name])))}")
 
     def g01(self, case: Case) -> Found:
         return self._engine(case, "G01")
@@ -394,18 +406,11 @@ class _Controls:
         signed = case.opened.side * case.new
         symbol = case.order.asset.id
         closing = self.days.closes(symbol, signed, case.day)
-        made = self.days.counted(self._five(case.day)) if closing else 0
+        made = self.days.counted(_sessions_to(self.calendars[0], case.day)) if closing else 0
         made += self._closing_orders(case) if closing else 0
         equity = math.nan if self.told.account is None else float(self.told.account.equity)
         excess = case.equity - self.rules.maintenance_fraction * case.gross
         return day_trade(rule, closing, made, equity, excess, case.reducing)
-
-    def _five(self, day: date) -> list[date]:
-        calendar = self.calendars[0]
-        days = [day]
-        while len(days) < WINDOW_SESSIONS:
-            days.append(calendar.previous_session(days[-1]))
-        return days
 
     def _closing_orders(self, case: Case) -> int:
         "Day trades that open orders of other assets would make."
@@ -888,9 +893,9 @@ class Guardian(_Controls, Shown):
         symbol = fill.asset.id
         self.days.book(symbol, signed, before, self._day)
         if signed > 0:
-            self.told.bought.setdefault(symbol, []).append(self._day)
+            self.told.bought.setdefault(symbol, set()).add(self._day)
         if realised < 0:
-            self.told.losses.setdefault(symbol, []).append(self._day)
+            self.told.losses.setdefault(symbol, set()).add(self._day)
 
     def reset(self, strategy: str, *, who: str) -> None:
         "A person, or the model, has looked at what the strategy does: its fills in a row are counted anew."
@@ -1018,7 +1023,7 @@ class Guardian(_Controls, Shown):
     def note_loss(self, symbol: str, day: date) -> None:
         "A sale at a loss in another account of the owner."
         with self._lock:
-            self.told.losses.setdefault(symbol, []).append(day)
+            self.told.losses.setdefault(symbol, set()).add(day)
 
     def note_rate(self, currency: str, rate: float) -> None:
         with self._lock:

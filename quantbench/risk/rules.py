@@ -36,7 +36,10 @@ class Found(NamedTuple):
 
 def finite(*values: float) -> bool:
     "Are they all numbers that can be compared?"
-    return all(-math.inf < value < math.inf for value in values)
+    for value in values:  # noqa: SIM110 (asked twenty times an order; `all` takes twice as long)
+        if not -math.inf < value < math.inf:
+            return False
+    return True
 
 # %% ../../nbs/risk/45_rules.ipynb #2a953abe
 INTRADAY_FROM, PHASED_IN = date(2026, 6, 4), date(2027, 10, 20)
