@@ -203,7 +203,9 @@ def __dir__() -> list[str]:
 
 
 def load_ipython_extension(shell: Any) -> None:
-    "`%load_ext quantbench`: the cell magic `%%leakcheck`."
+    "`%load_ext quantbench`: the cell magic `%%leakcheck`, and `%qb` for every command of the terminal."
     from .gates.leakcheck import register
+    from .ops.cli import register as register_commands
 
     register(shell)
+    register_commands(shell)

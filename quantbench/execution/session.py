@@ -126,6 +126,7 @@ class Terms:
     as_of: str
     certificate: str = ""  # hash; empty: simulated in the process of whoever asked
     stage: str = "paper"
+    place: str = "here"  # or gateway: whose process it is
 
 
 class Paper:
@@ -139,7 +140,7 @@ class Paper:
         self.done, self.summary = False, dict[str, Any]()
         self._marked = wall.monotonic()
         start: dict[str, Any] = {
-            "run": terms.run, "strategy": terms.strategy, "stage": terms.stage, "lake": terms.lake, "as_of": terms.as_of,
+            "run": terms.run, "strategy": terms.strategy, "stage": terms.stage, "place": terms.place, "lake": terms.lake, "as_of": terms.as_of,
             "certificate": terms.certificate, "broker": account.broker.name, "speed": float(getattr(feed, "speed", 1.0)),
             "parameters": study.strategy.values(), "inputs": study.inputs,
         }  # fmt: skip
@@ -414,7 +415,13 @@ Admit = Callable[
 
 
 def starts(
-    *, settings: Settings, wall: Clock, admit: Admit, venue: Venue = simulated, drive: Driven | None = None
+    *,
+    settings: Settings,
+    wall: Clock,
+    admit: Admit,
+    venue: Venue = simulated,
+    drive: Driven | None = None,
+    place: str = "here",
 ) -> Callable[..., tuple[Account, Paper]]:
     "A floor's `begin`."
 
@@ -425,7 +432,7 @@ def starts(
             raise QuantbenchError("QB-GTW-015", where="feed", value=feed, allowed="replay: the study's tape")
         study, held, stage = admit(strategy, lake, as_of, certificate)
         replay, folder = Replay(study.tape, speed=speed, clock=wall), floor.folder / "runs"
-        terms = Terms(next_run(folder, study.name), strategy, lake, as_of, held, stage)
+        terms = Terms(next_run(folder, study.name), strategy, lake, as_of, held, stage, place)
         carried = drive or partial(Carried, settings=settings)
         return opened(
             folder,

@@ -518,7 +518,7 @@ def serve(folder: str) -> None:
         study, held = admitted(settings, name, clock=clock, lake=lake, as_of=as_of, certificate=certificate)
         return study, held.hash, held.stage
 
-    begin = starts(settings=settings, wall=clock, admit=admit)
+    begin = starts(settings=settings, wall=clock, admit=admit, place="gateway")
     look = lambda journal: require_seen(read(journal))  # noqa: E731
     floor = opened(home, lambda: Trading(home.folder, clock=clock, begin=begin, may_resume=look))
     prepare()  # the engine is compiled before anybody asks for a session

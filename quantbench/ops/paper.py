@@ -166,17 +166,16 @@ class Played(Shown):
     def card(self) -> Card:
         start, stop, agreed = self.start, self._payload("session.stop"), self.reconciliation
         where = (
-            "in the process that asked, simulated fills"
-            if not start["certificate"]
-            else f"gateway, certificate {start['certificate'][:12]}"
+            "the gateway" if start.get("place") == "gateway" else "the process that asked, simulated fills"
         )
+        licence = f"certificate {start['certificate'][:12]}" if start["certificate"] else "no certificate"
         rows = [
             Row(
                 "strategy",
                 start["strategy"],
                 note=", ".join(f"{k}={v}" for k, v in start["parameters"].items()),
             ),
-            Row("ran in", where),
+            Row("ran in", where, note=licence),
             Row("events", len(self.recording.events)),
             Row("orders", len(self.lived.decisions), note=_refused(self.lived)),
             Row("fills", len(self.lived.fills)),
