@@ -270,7 +270,7 @@ class Live:
     def _amend(self, name: str, number: int, record: Any) -> None:
         "Ask for the change. One that the order book does not take leaves what was asked for before."
         terms, entry = self._terms.amended(record), self.oms.orders[name]
-        if terms["quantity"] <= entry.filled:  # nothing is to be left of it
+        if (terms["quantity"] or entry.filled) <= entry.filled:  # nothing is to be left of it
             self._shrunk.add(number)
             return self.oms.cancel(name, "amended to what is filled")
         try:
