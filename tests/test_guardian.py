@@ -733,7 +733,7 @@ def test_a_record_without_limits_refuses_everything():
 
 
 WAY_ROUND = re.compile(
-    r"bypass|(?<!in)(?<!in_)force|skip|dry_?risk|no_?risk|unchecked|override", re.IGNORECASE
+    r"bypass|(?<!in)(?<!in_)force|skip|dry_?risk|no_?risk|unchecked|(?<!url_)override", re.IGNORECASE
 )
 
 
