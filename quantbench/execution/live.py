@@ -364,6 +364,8 @@ class Live:
         new = False
         for name, digest in self._hashes.items():
             log = self.session.memory.used(name)
+            if name == "fills":  # those that were heard: the others are not complete
+                log = log[: int(self.session.memory.run[0]["settled"])]
             new |= len(log) > self._hashed[name]
             digest.update(log[self._hashed[name] :].tobytes())
             self._hashed[name] = len(log)

@@ -190,7 +190,7 @@ class Lenient:
             raise QuantbenchError("QB-BRK-008", where="Lenient", value=why)
         return self.seal.make(ruling.intent, ruling.hash)
 
-    def _told(self, *_: object) -> None:
+    def _told(self, *_: object, **__: object) -> None:
         pass
 
     opened = booked = closed = note_unresolved = _told
