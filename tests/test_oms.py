@@ -10,8 +10,12 @@ import sys
 from decimal import Decimal
 from itertools import permutations
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule
 from orderdesk import NOON, SHARE, Desk, Lenient, Quick, fill
 
 from kills import killed_at
@@ -19,10 +23,11 @@ from quantbench.core.check import QuantbenchError
 from quantbench.core.clock import SimClock, WallClock
 from quantbench.core.journal import Disk, Journal, read
 from quantbench.core.types import OrderState, Side
-from quantbench.execution.broker import BrokerOrder, Outcome, Seal, Told
+from quantbench.execution.broker import BrokerOrder, Outcome, Report, Seal, Told
 from quantbench.execution.faulty import FaultyBroker, Truth
 from quantbench.execution.oms import Oms
 from quantbench.execution.simulate import simulate
+from quantbench.risk.kill import Kill, Scope, State
 
 SOAK = os.environ.get("QUANTBENCH_SOAK") == "1"
 
@@ -189,7 +194,92 @@ def test_not_found_is_no_proof(tmp_path: Path):
     assert desk.oms.orders[name].doubtful and len(desk.submits()) == 1
 
 
+def test_a_broker_that_shows_more_than_was_ordered_stops_new_orders(desk: Desk):
+    name = desk.buy(10).client_id
+    held = desk.truth.orders[name]
+    held.filled, held.quantity, held.state = Decimal(12), Decimal(12), OrderState.FILLED
+    desk.oms.take(fill(name, 4, "180", "e1", 12))
+    desk.wait(200, 40)
+    assert desk.oms.halted.startswith("QB-OMS-014") and desk.oms.positions.get("AAPL", 0) <= 10
+    halts = [record for record in read(desk.journal.path) if record.kind == "halt"]
+    desk.wait(3000, 100)
+    again = [record for record in read(desk.journal.path) if record.kind == "halt"]
+    assert len(again) - len(halts) <= 1, "a halt for every question"
+
+
+def test_a_shown_overfill_clears_no_doubt_in_silence(tmp_path: Path):
+    desk = Desk(tmp_path, script=["ack_lost"])
+    name = desk.buy(10).client_id
+    held = desk.truth.orders[name]
+    desk.truth.told.clear()
+    held.filled, held.quantity = Decimal(12), Decimal(12)
+    desk.wait(2, 1)
+    assert desk.oms.halted.startswith("QB-OMS-014") and desk.buy(1).code == "QB-OMS-006"
+
+
 # ---- processes that die
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_death_between_the_send_and_the_answer_makes_no_second_order(tmp_path: Path, after: bool):
+    """At the door of the broker: the order arrived, or it did not; the book asks by its name and sends nothing again."""
+    desk, rng = Desk(tmp_path), random.Random(10 + after)
+    for _ in range(500 if SOAK else 100):
+        real = desk.broker._submit
+
+        def dies(intent, real=real):
+            if after:
+                real(intent)
+            raise SystemExit("killed")
+
+        desk.broker._submit = dies
+        with pytest.raises(SystemExit):
+            desk.buy(rng.randint(1, 9))
+        desk.broker._submit = real
+        name = f"desk-{desk.oms._book.minted}"
+        desk.restart()
+        entry = desk.oms.orders[name]
+        assert entry.doubtful != after and entry.state is (
+            OrderState.SUBMITTED if after else OrderState.PENDING
+        )
+        if after:
+            desk.truth.fill(name, entry.leaves, Decimal(180))
+            desk.oms.pump()
+        else:
+            desk.oms.settle(name, OrderState.REJECTED, "A. Trader", "asked by telephone")
+    assert len(desk.submits()) == (desk.oms._book.minted if after else 0)
+    desk.agree()
+
+
+def test_a_death_between_a_fill_and_its_record_books_it_once(tmp_path: Path):
+    desk, rng = Desk(tmp_path), random.Random(12)
+    for _ in range(500 if SOAK else 100):
+        name = desk.buy(10).client_id
+        for _ in range(rng.randint(1, 2)):
+            desk.truth.fill(name, Decimal(rng.randint(1, 5)), Decimal(180), Decimal("0.01"))
+
+        def dies(_):
+            raise SystemExit("killed")
+
+        desk.journal.extend = dies
+        with pytest.raises(SystemExit):
+            desk.oms.pump()  # the stream will not tell them again
+        desk.restart()
+        desk.oms.cancel(name)
+        desk.oms.pump()
+        assert desk.oms.orders[name].filled == desk.truth.orders[name].filled
+    desk.agree()
+
+
+def test_a_kill_of_the_switch_in_the_same_journal_does_not_stop_the_start(desk: Desk):
+    kill = Kill(desk.folder / "KILL", desk.clock, account="desk", append=desk.journal.append)
+    kill.ready()
+    kill.stop(State.HALTED, why="a break", scope=Scope("symbol", "MSFT"))
+    kill.stop(State.KILLED, why="a loop", who="Ann Lee")
+    desk.restart()
+    assert desk.oms.ready and desk.oms.killed is None, (
+        "whether it may trade is asked of the switch, by Guardian"
+    )
 
 
 class Boundary(Quick):
@@ -427,6 +517,102 @@ def test_children_never_exceed_their_parent(tmp_path: Path):
         except QuantbenchError as error:
             assert error.code == "QB-OMS-004"
     assert sent == 99 and desk.oms.orders[parent].state is OrderState.SUBMITTED
+
+
+# ---- any order of events, against a naive twin
+
+
+class Twin(RuleBasedStateMachine):
+    """Orders, fills, busts and what the stream makes of them, at random; the twin is a list of what was executed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.home = TemporaryDirectory()
+        self.desk = Desk(Path(self.home.name))
+        self.names: list[str] = []
+        self.done: dict[str, tuple[Decimal, Decimal]] = {}  # execution: signed quantity, cash
+        self.kept: list[Report] = []
+
+    def teardown(self) -> None:
+        self.desk.journal.close()
+        self.home.cleanup()
+
+    @rule(
+        quantity=st.integers(1, 60),
+        side=st.sampled_from([Side.BUY, Side.SELL]),
+        fate=st.sampled_from(["ok", "ack_lost", "error"]),
+    )
+    def place(self, quantity, side, fate):
+        if sum(not held.state.terminal for held in self.desk.truth.orders.values()) > 1:
+            return  # few orders, with many fills
+        self.desk.broker.script.append(fate)
+        self.names.append(self.desk.buy(quantity, side).client_id)
+        self.desk.broker.script.clear()
+
+    @rule(
+        pick=st.integers(0, 99),
+        share=st.integers(1, 25),
+        cents=st.integers(17_500, 18_000),
+        fee=st.integers(-2, 9),
+    )
+    def fill(self, pick, share, cents, fee):
+        live = [held for held in self.desk.truth.orders.values() if not held.state.terminal]
+        if live:
+            held = live[pick % len(live)]
+            sign = held.intent.order.side.sign
+            price = Decimal(cents if sign > 0 else 36_000 - cents) / 100
+            part = min(Decimal(share), held.quantity - held.filled)
+            execution = self.desk.truth.fill(held.intent.client_id, part, price, Decimal(fee) / 100)
+            self.done[execution] = sign * part, -sign * part * price - Decimal(fee) / 100
+
+    @rule(pick=st.integers(0, 99))
+    def bust(self, pick):
+        if self.done:
+            execution = sorted(self.done)[pick % len(self.done)]
+            self.desk.truth.bust(execution)
+            del self.done[execution]
+
+    @rule(turn=st.randoms(use_true_random=False), lose=st.integers(0, 3))
+    def tell(self, turn, lose):
+        """The stream, shuffled, some of it twice, some of it never, and some of what it told long ago once more."""
+        told = [*self.desk.truth.told]
+        self.desk.truth.told.clear()
+        self.kept += told
+        heard = told + turn.sample(self.kept, min(3, len(self.kept)))
+        turn.shuffle(heard)
+        for report in heard[lose:]:
+            self.desk.oms.take(report)
+
+    @rule(pick=st.integers(0, 99))
+    def cancel(self, pick):
+        if self.names:
+            self.desk.oms.cancel(self.names[pick % len(self.names)])
+
+    @rule()
+    def restart(self):
+        before = {name: entry.filled for name, entry in self.desk.oms.orders.items()}
+        self.desk.restart()
+        assert all(self.desk.oms.orders[name].filled >= 0 for name in before)
+
+    @rule()
+    def look(self):
+        """Time passes and the broker answers: then the book is the list, summed."""
+        self.desk.truth.told.clear()
+        for _ in range(3):
+            self.desk.restart()
+            self.desk.wait(120, 12)
+            if self.desk.oms.halted:
+                self.desk.oms.resume("A. Trader", "looked at")
+        oms = self.desk.oms
+        assert oms.positions.get("AAPL", Decimal(0)) == sum(q for q, _ in self.done.values())
+        assert oms.cash.get("USD", Decimal(0)) == sum(c for _, c in self.done.values())
+        assert not oms.unresolved and len(self.desk.submits()) == len(self.names)
+
+
+TestTwin = Twin.TestCase
+TestTwin.settings = settings(
+    max_examples=1000 if SOAK else 60, stateful_step_count=50, deadline=None, derandomize=True
+)
 
 
 def test_the_clock_of_the_tests_is_not_the_wall():

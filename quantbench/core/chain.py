@@ -124,6 +124,8 @@ _encode = json.JSONEncoder(  # nothing circular passes DEEPEST
     ensure_ascii=False, check_circular=False, sort_keys=True, allow_nan=False, separators=(",", ":")
 ).encode
 
+_decode = json.JSONDecoder().decode  # `json.loads` would look for the encoding of each record
+
 
 def _prefix(previous: bytes, body: bytes) -> bytes:
     return b"%08x %08x %s " % (len(body), crc32(body), sha256(previous + body).hexdigest().encode())
@@ -141,7 +143,7 @@ Line: TypeAlias = tuple[int, bytes, int, bytes]  # number, hash, the byte after,
 def parse(line: Line, name: str) -> Record:
     seq, hash_, offset, body = line
     try:
-        _, _, text, behind, kind, payload = json.loads(body)
+        _, _, text, behind, kind, payload = _decode(body.decode())
         time = datetime.fromisoformat(text)
         if not (
             isinstance(kind, str) and isinstance(behind, int) and isinstance(payload, dict) and time.tzinfo

@@ -423,7 +423,8 @@ class _Fold:
         self.halted = self.halted or f"{p['code']}: {p['reason']}"
 
     def _kill(self, p: Mapping[str, Any]) -> None:
-        self.killed = self.killed or p["reason"]
+        if "reason" in p:  # ours; those of `risk.kill` have a state and a scope, and Guardian goes by them
+            self.killed = self.killed or p["reason"]
 
     def _resume(self, p: Mapping[str, Any]) -> None:
         self.halted = self.killed = None
@@ -482,6 +483,13 @@ class _Ear(_Fold):
         if not any(said == words for _, _, said in line.history):
             self.emit("order.flag", at, id=line.id, code=code, why=why)
             self._tell(line, why, at, code=code)
+
+    def _beyond(self, line: _Line, at: datetime) -> None:
+        "The broker says that more was filled than was ordered: new orders stop. Once for the same quantity."
+        why, flagged = f"{line.id} would be filled beyond {line.most}", len(self.items)
+        self._suspect(line, at, "QB-OMS-014", why)
+        if len(self.items) > flagged:
+            self.stop("QB-OMS-014", why, at, line)
 
 # %% ../../nbs/execution/122_book.ipynb #c330b859
 _PAST, _AHEAD = timedelta(days=1), timedelta(minutes=5)  # how far a venue's clock may be from ours
@@ -713,9 +721,7 @@ class _States(_Fills):
             why = f"{state} with {r.filled} filled, after {line.filled}"
             return self._suspect(line, at, "QB-OMS-012", why)
         if r.filled is not None and r.filled > line.most:
-            why = f"{line.id} would be filled beyond {line.most}"
-            self._suspect(line, at, "QB-OMS-014", why)
-            return self.stop("QB-OMS-014", why, at, line)
+            return self._beyond(line, at)
         if line.ended:
             if r.filled is not None and r.filled > line.cum:
                 self._now(line, line.state, at, why, r)
@@ -875,6 +881,8 @@ class Book(_States):
             self._end(line, order.state, f"the broker shows it {order.word}", order, at)
         if not (line.ended and order.state in (OrderState.SUBMITTED, OrderState.PENDING, OrderState.PARTIAL)):
             self._agree(line, order, at, settled)
+        if order.filled > line.most:
+            self._beyond(line, at)
         return self._claimed(line, at)
 
     def _still(self, line: _Line, order: BrokerOrder, at: datetime, settled: bool) -> None:
