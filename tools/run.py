@@ -183,9 +183,6 @@ def promotion() -> str:
 
 def paper() -> str:
     """Its session on paper: through gateway, Guardian, order book and journal; reconciled, and compared with its backtest."""
-    asked(
-        "paper", PROMOTED, "--in-process"
-    )  # compiles what a session needs: a gateway that compiles is silent, and its dead man's switch halts it
     running = subprocess.run([BIN / "qb", "gateway", "status"], capture_output=True, cwd=ROOT).returncode == 0
     try:
         said = asked("paper", PROMOTED)

@@ -14,6 +14,7 @@ from functools import partial
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -28,8 +29,10 @@ from quantbench.engine.events import (
 )  # fmt: skip
 from ..engine.guardian import Limits
 from ..engine.result import Result
+from ..engine.strategy import Strategy
 from ..engine.study import Study
 from ..engine.tape import Tape
+from ..engine.window import state
 from .book import Change
 from .broker import Adapter, Arrival, Seal
 from .floor import Account, Floor
@@ -43,7 +46,7 @@ from ..risk.rules import Rules
 
 # %% auto #0
 __all__ = ['Venue', 'Driven', 'Admit', 'Replay', 'Drive', 'Terms', 'Paper', 'differences', 'runs', 'next_run', 'Carried',
-           'simulated', 'opened', 'starts']
+           'simulated', 'opened', 'starts', 'Rehearsed', 'rehearse']
 
 # %% ../../nbs/execution/139_session.ipynb #248f1aa0
 _PIECE, _SPAN = 1024, 1_000_000_000  # events, and nanoseconds of the tape, between two looks at anything else
@@ -447,3 +450,42 @@ def starts(
         )
 
     return begin
+
+# %% ../../nbs/execution/139_session.ipynb #134e33d4
+class Rehearsed(Strategy):
+    "Buys, changes its mind, cancels, sells."
+
+    bars: int = state(0)
+    order: int = state(0)
+
+    def on_bar(self, bar: Any, market: Any) -> None:
+        self.bars += 1
+        if self.bars == 2:
+            self.order = market.buy(bar.asset, 10.0, limit=bar.close * 0.9, tif="gtc")
+        elif self.bars == 4:
+            market.amend(self.order, limit=bar.close * 0.91)
+        elif self.bars == 6:
+            market.cancel(self.order)
+        elif self.bars == 8:
+            market.buy(bar.asset, 10.0)
+        elif self.bars == 10:
+            market.sell(bar.asset, 10.0)
+
+
+def rehearse(settings: Settings, wall: Clock) -> int:
+    "A session of thirty bars in a folder that is thrown away; how many orders it sent."
+    from quantbench.data import synth
+
+    walk = synth.trends(["REHEARSED"], synth.grid(1, interval="1m"), seed=139)
+    tape = Tape.from_bars(walk.bars.slice(0, 30), calendar="24/7", interval="1m", label="end").load()
+    study = Study(Rehearsed(), tape)
+    with TemporaryDirectory() as folder:
+        begin = starts(settings=settings, wall=wall, admit=lambda *_: (study, "", "rehearsal"))
+        floor = Floor(Path(folder), clock=wall, begin=begin)
+        try:
+            floor.start(strategy="Rehearsed")
+            while floor.session is not None:
+                floor.step()
+            return len(floor.orders())
+        finally:
+            floor.close()

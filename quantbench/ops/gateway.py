@@ -506,9 +506,8 @@ def serve(folder: str) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP})
     from quantbench.core.config import load
     from quantbench.core.journal import read
-    from quantbench.engine.loop import prepare
     from quantbench.execution.floor import Floor as Trading
-    from quantbench.execution.session import starts
+    from quantbench.execution.session import rehearse, starts
     from quantbench.ops.replay import require_seen
 
     settings, clock, home = load(), WallClock(), Home.make(Path(folder))
@@ -521,7 +520,7 @@ def serve(folder: str) -> None:
     begin = starts(settings=settings, wall=clock, admit=admit, place="gateway")
     look = lambda journal: require_seen(read(journal))  # noqa: E731
     floor = opened(home, lambda: Trading(home.folder, clock=clock, begin=begin, may_resume=look))
-    prepare()  # the engine is compiled before anybody asks for a session
+    rehearse(settings, clock)  # compiled before there is a heart that could fall silent
     gateway = Gateway(
         home, floor, clock=clock, silence=silence,
         sidecar=lambda: start_sidecar(home, silence, settings.broker.name),
@@ -540,7 +539,7 @@ def opened(home: Home, open_floor: Callable[[], Floor]) -> Floor:
 
 
 def launch(
-    home: Home | None = None, *, environ: Mapping[str, str] | None = None, seconds: float = 60.0
+    home: Home | None = None, *, environ: Mapping[str, str] | None = None, seconds: float = 240.0
 ) -> Told:
     "Start the process and wait until it answers; its status. `environ` overrides settings for it, as QUANTBENCH_PATHS_LAKE does."
     if home is None:
