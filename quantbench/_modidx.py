@@ -4725,6 +4725,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                             'quantbench/execution/simulate.py'),
                                                'quantbench.execution.simulate._Day.rule': ( 'execution/simulate.html#_day.rule',
                                                                                             'quantbench/execution/simulate.py'),
+                                               'quantbench.execution.simulate._Day.saw': ( 'execution/simulate.html#_day.saw',
+                                                                                           'quantbench/execution/simulate.py'),
                                                'quantbench.execution.simulate._Day.settle': ( 'execution/simulate.html#_day.settle',
                                                                                               'quantbench/execution/simulate.py'),
                                                'quantbench.execution.simulate._Day.time_passes': ( 'execution/simulate.html#_day.time_passes',

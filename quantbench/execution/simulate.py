@@ -99,10 +99,9 @@ class _Door(FaultyBroker):
         self.day = day
 
     def _submit(self, intent: Intent) -> Any:
-        self.day.rule(
-            intent.client_id in self.day.ruled, f"{intent.client_id} left before its ruling was on the disk"
-        )
-        self.day.rule(not self.day.stopped, f"{intent.client_id} left after {self.day.stopped}")
+        name = intent.client_id
+        self.day.saw(name in self.day.ruled, f"{name} left before its ruling was on the disk")
+        self.day.saw(not self.day.stopped, f"{name} left after {self.day.stopped}")
         self.day.may_die()
         answer = super()._submit(intent)
         self.day.may_die()
@@ -198,6 +197,7 @@ class _Day:
         self.clock = SimClock(_START)
         self.ours = _Wrong(self.clock)
         self.truth = Truth(self.clock)
+        self.broken_rules: list[str] = []  # seen at the broker's door
         self.ruled: set[str] = set()
         self.deaths, self.deadly, self.stopped, self.foreign = (
             0,
@@ -221,6 +221,11 @@ class _Day:
         if not kept:
             where = f"seed {self.seed}, step {self.step}"
             raise QuantbenchError("QB-OMS-030", where=where, value=what)
+
+    def saw(self, kept: bool, what: str) -> None:
+        "Seen inside a call, where whatever is raised is taken for the broker's: said after the event."
+        if not kept:
+            self.broken_rules.append(what)
 
     def may_die(self) -> None:
         if self.rng.random() < self.deadly:
@@ -276,6 +281,8 @@ class _Day:
     def die(self) -> None:
         self._drop()
         self.begin()
+        if not self.oms.killed:  # a kill that died before its record was on the disk was none
+            self.stopped = ""
 
     # ---- events
 
@@ -448,6 +455,7 @@ class _Day:
         self.die()
 
     def check(self) -> None:
+        self.rule(not self.broken_rules, "; ".join(self.broken_rules))
         for name, held in self.truth.orders.items():
             self.rule(held.times == 1, f"{name} is at the venue {held.times} times")
 
