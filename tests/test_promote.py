@@ -916,7 +916,9 @@ def test_the_record_of_a_session_must_be_the_one_that_was_kept(desk: Desk, study
 def test_the_way_up_doubles_at_most(desk: Desk, study: Study) -> None:
     first = in_micro(desk, study)
     assert first.certificate is not None and first.certificate.capital_fraction == 0.1
-    assert first.certificate.limits == Limits.of(desk.settings.guardian, 10_000.0).hash
+    guardian = desk.settings.guardian
+    sums = {"max_order_ccy": 1_000.0, "max_position_ccy": 5_000.0}  # a tenth, as the capital
+    assert first.certificate.limits == Limits.of(guardian, 10_000.0).tightened(**sums).hash
     parts = []
     for _ in range(4):
         session(desk, standing.status(desk, "KnownDrift").stage, sessions=25, seed=15, mean=0.0012)
@@ -932,6 +934,8 @@ def test_the_way_up_doubles_at_most(desk: Desk, study: Study) -> None:
         held = up(desk, "scale")
         assert held.certificate is not None
         parts.append(held.certificate.capital_fraction)
+        capital = 100_000.0 * held.certificate.capital_fraction
+        assert held.certificate.limits == Limits.of(guardian, capital).tightened(max_order_ccy=10_000.0).hash
         if len(parts) == 3:
             break
     assert parts == [0.25, 0.5, 1.0]
@@ -968,7 +972,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from quantbench.core.clock import SimClock
 from quantbench.core.journal import Journal
-with Journal.open(sys.argv[1], clock=SimClock(datetime(2027, 1, 1, tzinfo=UTC))) as journal:
+with Journal.open(sys.argv[1], clock=SimClock(datetime(2026, 11, 26, tzinfo=UTC))) as journal:
     journal.append(*{"revoke": ("revocation", {"strategy": "KnownDrift", "certificate": sys.argv[3], "who": "a", "why": "b"}), "other": ("review", {"strategy": "Else", "what": "regimes"})}[sys.argv[2]])
 """
 

@@ -22,7 +22,9 @@ from ..core.show import Card, Row, Shown, Table, readable
 from ..gates.verdict import Check, Verdict
 from .evidence import environment, read_evidence
 from .gate import GATES, runbooks
-from .standing import AS_OF, UP, Desk, Status, look, recall, relatives, status, study_of
+from quantbench.ops.standing import (
+    AS_OF, UP, Desk, Status, judged_by, look, recall, relatives, status, study_of, whole,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from quantbench.engine.guardian import Limits
@@ -183,7 +185,8 @@ def _belongs(desk: Desk, study: Study, record: Mapping[str, Any]) -> Iterator[It
         command=command,
     )
     written = _anchored_at(desk.settings.paths.journals / "evidence.journal", record["hash"])
-    age = (desk.clock.now() - written) / timedelta(1) if written else math.nan
+    age = (desk.now - written) / timedelta(1) if written else math.nan
+    age = age if age >= 0.0 else math.nan  # written tomorrow: somebody has set a clock
     yield _checked(
         "GT-18",
         Check("age of the evidence", age, "at most", float(desk.settings.gates.regime_review_days), "days"),
@@ -192,7 +195,7 @@ def _belongs(desk: Desk, study: Study, record: Mapping[str, Any]) -> Iterator[It
     )
 
 # %% ../../nbs/ops/184_checklist.ipynb #63fdc213
-_NUMBERS = {  # what of a verdict the protocol has a number for
+_NUMBERS = {  # what of a verdict the protocol has a number for; a backtest's drawdown is asked for below
     ("walk_forward", "out-of-sample windows"): "GT-02", ("walk_forward", "Sharpe ratio, window"): "GT-03", ("walk_forward", "max drawdown"): "GT-06",
     ("permutation", "shuffled markets"): "GT-04", ("cost_stress", "return at"): "GT-05", ("holdout", "Sharpe ratio"): "GT-07",
     ("holdout", "max drawdown"): "GT-06", ("holdout", "part of history"): "GT-07",
@@ -240,8 +243,12 @@ def _gated(desk: Desk, name: str, record: Mapping[str, Any]) -> Iterator[Item]:
         command = _gates_command(desk, name, gate)
         if gate not in found:
             yield Item("gate", gate, "no verdict", "passed", False, evidence=page, command=command)
-        else:
-            yield from _judged(found[gate], page, command)
+            continue
+        items = list(_judged(found[gate], page, command))
+        yield from items
+        unasked = {n for (of, _), n in _NUMBERS.items() if of == gate} - {i.id for i in items} - {"GT-06"}
+        for number in sorted(unasked) if found[gate].passed else ():  # a verdict that passed by not asking
+            yield Item(number, f"{gate}: judged by it", "no such check", "one", False, evidence=page)
 
 # %% ../../nbs/ops/184_checklist.ipynb #f71cdc4a
 def chosen(study: Study, record: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -324,7 +331,7 @@ def _measured(desk: Desk, name: str, record: Mapping[str, Any]) -> Iterator[Item
     if not roots or roots[-1] is None:
         return
     told = {each["gate"]: each["inputs"].get("impact_root") for each in record["verdicts"]}.get("cost_stress")
-    value, wanted = float(told) if told else math.nan, min(max(float(roots[-1]), 0.3), 1.0)
+    value, wanted = float(told) if told else math.nan, max(float(roots[-1]), 0.3)
     check = Check("impact the cost gate was told (k)", value, "at least", round(wanted, 3), "as measured")
     yield _checked("GT-19", check, "cost_stress.html", feed_back(name, wanted))
 
@@ -333,12 +340,13 @@ def _lived(desk: Desk, held: Status, gates: Any) -> Iterator[Item]:
     "The last stage: its certificate, its record, its monitors."
     name, stage, file = held.strategy, held.stage, f"{held.stage}.history.json"
     command = f"qb {'paper' if stage == 'paper' else 'live'} {name}"
+    said = _standing(desk, held)
     yield Item(
         "N4",
         f"certificate for {stage}",
-        "there" if held.certificate else "none",
-        "one that stands",
-        held.certificate is not None,
+        said or "there",
+        "one that stands, by our key, on whole journals",
+        not said,
         evidence="certificate.json",
         command=f"qb promote {name} --to {stage}",
     )
@@ -366,7 +374,7 @@ def _lived(desk: Desk, held: Status, gates: Any) -> Iterator[Item]:
         command=command,
     )
     last = history.marks[-1].time if history.marks else history.began
-    days = (last - history.began) / timedelta(1)
+    days, now = (last - history.began) / timedelta(1), max(last, desk.now)
     if stage == "paper":
         yield _checked(
             "GT-08",
@@ -376,7 +384,13 @@ def _lived(desk: Desk, held: Status, gates: Any) -> Iterator[Item]:
         )
         yield _checked(
             "GT-08",
-            Check("days before it is judged", days, "at most", float(gates.max_paper_days), "days"),
+            Check(
+                "days from its beginning to today",
+                (now - history.began) / timedelta(1),
+                "at most",
+                float(gates.max_paper_days),
+                "days",
+            ),
             file,
             command,
         )
@@ -389,11 +403,35 @@ def _lived(desk: Desk, held: Status, gates: Any) -> Iterator[Item]:
         )
     from quantbench.ops.monitors import deepest_day
 
-    yield _checked("GT-16", deepest_day(history, desk.settings.guardian, last).check, file, command)
-    for found in look(desk, name, last) if history.certificate == certified else ():
+    # A session on paper is over when it is judged; real money is judged now: a record that ends before has a hole.
+    moment, guardian = last if stage == "paper" else now, judged_by(desk, held)["guardian"]
+    yield _checked("GT-16", deepest_day(history, guardian, moment).check, file, command)
+    for found in look(desk, name, moment) if history.certificate == certified else ():
         goal = found.gate == "GT-20"
         item = _checked(found.gate, found.check, file, command)
         yield replace(item, passed=True, limit=f"{item.limit}, a goal", command="") if goal else item
+
+
+def _standing(desk: Desk, held: Status) -> str:
+    "Why the certificate does not stand, its time apart; empty if it does."
+    from quantbench.ops.certificate import public_key, valid
+
+    made = held.certificate
+    if made is None:
+        return "none"
+    try:
+        valid(made, held.stage, made.issued, public_key(desk.key), ())
+        whole(desk, made)
+    except QuantbenchError as refusal:
+        return f"{refusal.code}: {refusal.value}"
+    return ""
+
+
+def _target(study: Study, held: Status, capital: float) -> Item:
+    "A tenth of what? Of no more than the gates judged, and no more than at the stage before."
+    most = min(_capital(study, None), held.certificate.capital_ccy if held.certificate else math.inf)
+    check = Check("target capital, of which it may have a part", capital, "at most", most, "as judged")
+    return _checked("GT-10", check)
 
 
 def _money(held: Status, to: str, fraction: float, gates: Any) -> Iterator[Item]:
@@ -451,22 +489,24 @@ def _fraction(held: Status, to: str, given: float | None, gates: Any) -> float:
 
 
 def limits_of(desk: Desk, study: Study, stage: str, capital: float) -> Limits:
-    "Paper keeps the limits the strategy was judged with; real money has those of the settings."
+    "Paper keeps the limits the strategy was judged with; real money has those of the settings, and at first a part of their sums."
     from quantbench.engine.backtest import Setup
     from quantbench.engine.guardian import Limits
 
-    stated = Setup(**study.choices).limits
+    stated, guardian = Setup(**study.choices).limits, desk.settings.guardian
     if stage != "paper":
-        return Limits.of(desk.settings.guardian, capital)
+        part = desk.settings.gates.micro_capital_fraction if stage == "micro" else 1.0
+        sums = {name: float(getattr(guardian, name)) * part for name in ("max_order_ccy", "max_position_ccy")}
+        return Limits.of(guardian, capital).tightened(**sums)
     return stated or Limits.research(
         capital, study.tape.interval.length if study.tape.interval else timedelta(0)
     )
 
 
-def _refused(desk: Desk, study: Study, parameters: Mapping[str, Any], capital: float) -> Item:
+def _refused(desk: Desk, study: Study, parameters: Mapping[str, Any], capital: float, to: str) -> Item:
     "How many of the backtest's orders the limits of real money would refuse: shown, for a person to judge."
-    limits = limits_of(desk, study, "micro", capital)
-    what = "orders of the backtest that the limits of real money refuse"
+    limits = limits_of(desk, study, to, capital)
+    what = f"orders of the backtest that the limits of {to} refuse"
     try:
         orders = study.with_parameters(**parameters).run(limits=limits, cash=capital).orders
     except Exception as error:  # the user's code
@@ -487,7 +527,10 @@ def _refused(desk: Desk, study: Study, parameters: Mapping[str, Any], capital: f
     )
 
 
-def _capital(study: Study, given: float | None) -> float:
+def _capital(study: Study, given: float | None, held: Status | None = None) -> float:
+    "As asked, else as at the stage before, else as the gates judged."
+    if given is None and held is not None and held.certificate is not None:
+        return held.certificate.capital_ccy
     from quantbench.engine.backtest import Setup
 
     stated = Setup(**study.choices).cash
@@ -511,8 +554,10 @@ def checklist(
     study = study_of(desk, name)
     record, why = evidence_of(desk, name)
     parameters, part = chosen(study, record), _fraction(held, to, fraction, gates)
+    target = _capital(study, capital, held)
     items = [
         _key(desk),
+        _target(study, held, target),
         Item(
             "evidence",
             "what the gates wrote",
@@ -533,13 +578,13 @@ def checklist(
         ]
     if to != "paper":
         items += [*_lived(desk, held, gates), *_money(held, to, part, gates)]
-        items += [_refused(desk, study, parameters, _capital(study, capital) * part)]
+        items += [_refused(desk, study, parameters, target * part, to)]
     items = [replace(item, command="") if item.passed else item for item in items]
-    now = desk.clock.now()
+    now = desk.now
     days = gates.max_paper_days if to == "paper" else gates.regime_review_days
     terms = {
         **parameters,
-        "capital": _capital(study, capital),
+        "capital": target,
         "fraction": part,
         "until": now + timedelta(days),
     }
