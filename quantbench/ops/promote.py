@@ -114,7 +114,8 @@ def promote(
     rests = {"evidence": record["hash"], "checklist": digest(asked.record)}
     if to != "paper":
         history = recall(desk, name, asked.stage)
-        file_away(desk, history)
+        if asked.stage != "paper":
+            file_away(desk, history)
         rests["history"] = history.hash
     return entered(desk, name, to, UP, who=who, why=why, seen=asked.seen, certificate=made, evidence=rests)
 
