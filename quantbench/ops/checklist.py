@@ -465,14 +465,15 @@ def _money(held: Status, to: str, fraction: float, gates: Any) -> Iterator[Item]
 
 # %% ../../nbs/ops/184_checklist.ipynb #3616ff0c
 def _key(desk: Desk) -> Item:
-    from quantbench.ops.certificate import key_path, usable
+    from quantbench.ops.certificate import kept_in, key_path, usable
 
-    said = usable(key_path(desk.key))
+    place = key_path(desk.key)
+    said = usable(place)
     return Item(
         "N4",
         "key to sign with",
-        said or "yours alone",
-        "an ed25519 key outside of the project",
+        said or f"in {kept_in(place)}",
+        "an ed25519 key outside of the project, yours alone",
         not said,
         command="qb promote key",
     )

@@ -400,10 +400,11 @@ def _known(name: str) -> str:
 
 
 def _make_key(path: Path | None, as_json: bool) -> int:
-    from quantbench.ops.certificate import key_path, make_key
+    from quantbench.ops.certificate import kept_in, key_path, make_key
 
-    public = make_key(path)
-    show_json({"key": key_path(path), "public": public}) if as_json else say(
-        f"{key_path(path)}\npublic {public}"
-    )
+    public, place = make_key(path), key_path(path)
+    if as_json:
+        show_json({"key": place, "kept_in": kept_in(place), "public": public})
+    else:
+        say(f"{place}, in {kept_in(place)}\npublic {public}")
     return OK
