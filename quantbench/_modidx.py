@@ -6129,6 +6129,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'quantbench.ops.standing.Desk.here': ('ops/standing.html#desk.here', 'quantbench/ops/standing.py'),
                                          'quantbench.ops.standing.Desk.journal': ( 'ops/standing.html#desk.journal',
                                                                                    'quantbench/ops/standing.py'),
+                                         'quantbench.ops.standing.Desk.journals': ( 'ops/standing.html#desk.journals',
+                                                                                    'quantbench/ops/standing.py'),
                                          'quantbench.ops.standing.Desk.now': ('ops/standing.html#desk.now', 'quantbench/ops/standing.py'),
                                          'quantbench.ops.standing.Desk.open': ('ops/standing.html#desk.open', 'quantbench/ops/standing.py'),
                                          'quantbench.ops.standing.Desk.records': ( 'ops/standing.html#desk.records',

@@ -335,3 +335,16 @@ def test_an_edited_record_of_marks_is_none(desk: Desk, study: Study) -> None:
     with pytest.raises(QuantbenchError, match="QB-PRO-006"):
         standing.recall(desk, "KnownDrift", "paper")
     assert "PR-02" in missing(desk, "micro")
+
+
+def test_two_weeks_of_other_days_are_no_session(desk: Desk, study: Study) -> None:
+    held = told.in_paper(desk, study)
+    assert held.certificate is not None
+    desk.clock.sleep(20 * DAY)
+    for began in (
+        desk.clock.now() - timedelta(23),
+        desk.clock.now() - timedelta(10),
+    ):  # before it was certified; into the time to come
+        made = told.lived([0.001] * 13, "paper", began=began, certificate=held.certificate.hash, told=1)
+        standing.keep(desk, replace(made, fills=(told.fill(10.0, time=told.end(made)),)))
+        assert missing(desk, "micro") == {"PR-02"}

@@ -71,13 +71,8 @@ def recomputed(desk: Desk, study: Study, record: Mapping[str, Any], who: str) ->
 # %% ../../nbs/ops/185_promote.ipynb #115d3eaf
 def _anchors(desk: Desk) -> dict[str, str]:
     "Heads of the journals that the decision rests on: who keeps the certificate can tell if one was cut or written anew."
-    places = {
-        "evidence": desk.settings.paths.journals / "evidence.journal",
-        "promotion": desk.journal,
-        "holdout": desk.lake / "journal",
-    }
     heads: dict[str, str] = {}
-    for name, place in places.items():
+    for name, place in desk.journals.items():
         records = list(records_of(place)) if place.is_file() else []
         heads |= {name: str(records[-1].head)} if records else {}
     return heads

@@ -89,6 +89,11 @@ class Desk:
         "The journal of evidence: it also knows how far that of promotions had come."
         return self.settings.paths.journals / "evidence.journal"
 
+    @property
+    def journals(self) -> dict[str, Path]:
+        "What a decision rests on."
+        return {"evidence": self.witness, "promotion": self.journal, "holdout": self.lake / "journal"}
+
     def folder(self, name: str) -> Path:
         return self.settings.paths.reports / name
 
@@ -347,7 +352,7 @@ def restored(desk: Desk, name: str) -> Status:
 # %% ../../nbs/ops/177_standing.ipynb #e9b34757
 def whole(desk: Desk, certificate: Certificate) -> None:
     "Are the journals still those this certificate rests on, with everything that was written since?"
-    places = {"evidence": desk.witness, "promotion": desk.journal, "holdout": desk.lake / "journal"}
+    places = desk.journals
     heads = [(places[name], head) for name, head in certificate.anchors.items() if name in places]
     seen = records_of(desk.witness) if desk.witness.exists() else ()
     heads += [(desk.journal, str(r.payload["head"])) for r in seen if r.kind == "promotion.head"][-1:]
