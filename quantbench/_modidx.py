@@ -6142,6 +6142,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'quantbench/ops/standing.py'),
                                          'quantbench.ops.standing.Licence.__init__': ( 'ops/standing.html#licence.__init__',
                                                                                        'quantbench/ops/standing.py'),
+                                         'quantbench.ops.standing.Licence._heard': ( 'ops/standing.html#licence._heard',
+                                                                                     'quantbench/ops/standing.py'),
                                          'quantbench.ops.standing.Status': ('ops/standing.html#status', 'quantbench/ops/standing.py'),
                                          'quantbench.ops.standing.Status.card': ( 'ops/standing.html#status.card',
                                                                                   'quantbench/ops/standing.py'),

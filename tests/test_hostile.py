@@ -348,3 +348,28 @@ def test_two_weeks_of_other_days_are_no_session(desk: Desk, study: Study) -> Non
         made = told.lived([0.001] * 13, "paper", began=began, certificate=held.certificate.hash, told=1)
         standing.keep(desk, replace(made, fills=(told.fill(10.0, time=told.end(made)),)))
         assert missing(desk, "micro") == {"PR-02"}
+
+
+def test_a_licence_reads_what_is_new_and_never_comes_back(
+    desk: Desk, study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told.in_paper(desk, study)
+    asked = licence(desk, study)
+    assert asked() is not None
+    for n in range(3):  # of others, of reviews, of histories
+        standing.review(desk, "Else", "regimes", who="Ada", why=f"look {n}")
+    read_again: list[Any] = []
+    real = standing.records_of
+
+    def counted(path: Path, **how: Any) -> Any:
+        found = list(real(path, **how))
+        read_again.append(len(found))
+        return iter(found)
+
+    monkeypatch.setattr(standing, "records_of", counted)
+    assert asked() is not None and asked() is not None and read_again == [3]
+    whole = desk.journal.read_bytes()
+    cut(desk.journal, 2)
+    assert asked() is None
+    desk.journal.write_bytes(whole)
+    assert asked() is None and licence(desk, study)() is not None  # another start looks at all of it
