@@ -5525,6 +5525,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                           'quantbench.ops.checklist._gated': ('ops/checklist.html#_gated', 'quantbench/ops/checklist.py'),
                                           'quantbench.ops.checklist._gates_command': ( 'ops/checklist.html#_gates_command',
                                                                                        'quantbench/ops/checklist.py'),
+                                          'quantbench.ops.checklist._goal': ('ops/checklist.html#_goal', 'quantbench/ops/checklist.py'),
                                           'quantbench.ops.checklist._judged': ('ops/checklist.html#_judged', 'quantbench/ops/checklist.py'),
                                           'quantbench.ops.checklist._key': ('ops/checklist.html#_key', 'quantbench/ops/checklist.py'),
                                           'quantbench.ops.checklist._lived': ('ops/checklist.html#_lived', 'quantbench/ops/checklist.py'),
