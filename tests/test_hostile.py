@@ -384,3 +384,32 @@ def test_goals_are_shown_and_decide_nothing(desk: Desk, study: Study, tmp_path: 
         items = [item for item in lists.checklist(here, "KnownDrift", "paper").items if item.id == "GT-20"]
         assert [item.margin > 0.0 for item in items] == marks and all(item.passed for item in items)
         assert all("a goal" in item.limit for item in items)
+
+
+@pytest.mark.parametrize(
+    ("said", "fine"),
+    [
+        ({("permutation", "seed"): 17}, False),  # tried until one passed
+        ({("permutation", "method"): "returns"}, False),
+        ({("walk_forward", "embargo"): 0}, False),
+        ({("walk_forward", "embargo"): 20}, True),
+        ({("leakage", "work"): 1000}, False),
+        ({("multiplicity", "draws"): 100}, False),
+        ({("multiplicity", "draws"): 2000}, True),
+        ({("multiplicity", "most"): "300"}, False),
+        ({("cost_stress", "impact_root"): 0.8}, True),
+        (
+            {("holdout", "lake"): "elsewhere", ("eras", "as_of"): "2020-01-01"},
+            True,
+        ),  # the data's hash decides
+        ({("eras", "runbook"): "0" * 16}, False),  # one of his own
+    ],
+)
+def test_a_gate_that_was_told_to_look_away_has_not_looked(
+    said: dict[tuple[str, str], Any], fine: bool, desk: Desk, study: Study
+) -> None:
+    told.judge(desk, study, told=said)
+    items = lists.checklist(desk, "KnownDrift", "paper").missing
+    (gate, what), *_ = said
+    assert [item.what for item in items] == ([] if fine else ["runbooks, and what they were told"])
+    assert fine or items[0].value.startswith(f"{gate}: {what} ")

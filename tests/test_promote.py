@@ -687,6 +687,7 @@ def judge(
     desk: Desk,
     study: Study,
     *,
+    told: Any = None,
     opened: Verdict | None = None,
     without: str = "",
     packages: Any = None,
@@ -696,6 +697,10 @@ def judge(
 ) -> None:
     """Evidence as the gates write it; `changed` are first values by gate."""
     desk.clock.sleep(1.0)
+
+    def told_it(gate: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [row | {"value": (told or {}).get((gate, row["parameter"]), row["value"])} for row in rows]
+
     rests = {**rests_on(study, thresholds, 0), **(inputs or {})}
     figures = {"holdout": {"lineage": certificates.lineage_of(KnownDrift), "window": {"parameters": CHOSEN}}}
     verdicts = [
@@ -710,6 +715,7 @@ def judge(
         rests["settings"],
         verdicts,
         missing=[without] if without else [],
+        proofs={gate: told_it(gate, lists.as_shipped(runbook)) for gate, runbook in lists.runbooks().items()},
         trials={},
         packages=packages or environment(),
     )

@@ -1,6 +1,6 @@
 """What a step up needs: each condition with its number in the protocol, what was found, how far from the limit, where it is written, and the command that makes what is missing.
 
-**Contract.** `checklist` lists the conditions of a step up (QB-PRO-001 if there is no such step). For paper (GT-01 to GT-07): evidence that is intact and in its journal, of exactly this code, data, parameters, account, thresholds and packages, not older than a quarter; a backtest of the whole open
+**Contract.** `checklist` lists the conditions of a step up (QB-PRO-001 if there is no such step). For paper (GT-01 to GT-07): evidence that is intact and in its journal, of exactly this code, data, parameters, account, thresholds and packages, not older than a quarter, made by the runbooks that are here, told nothing milder than they are shipped with; a backtest of the whole open
 history, run now; every gate there is, passed; the holdout of this lineage; no relative that was halted or retired; what slippage was measured, told to the cost gate. For real money also: the certificate of the stage before, by our key and on whole journals; its session's history, lived through since then and not replayed; and every monitor passed on it (GT-08 to GT-15), of paper at its end, of real money now. The target capital is at most what the gates judged. The goals of the system (GT-20), and how many of the backtest's orders the limits of real money would refuse, are shown and decide nothing. It writes nothing.
 An `Item` is frozen: id, what, value, limit, margin, passed, evidence, command. A checklist is `ready` if all of them passed. `limits_of` are the limits a certificate of a stage is for: those of the study on paper, those of the settings on real money, and for micro the same part of their sums that it has of the capital (GT-10). `chosen` are the parameters that the sealed sessions were measured with: those are traded."""
 
@@ -21,7 +21,7 @@ from ..core.check import QuantbenchError
 from ..core.show import Card, Row, Shown, Table, readable
 from ..gates.verdict import Check, Verdict
 from .evidence import environment, read_evidence
-from .gate import GATES, runbooks
+from .gate import GATES, as_shipped, runbooks
 from quantbench.ops.standing import (
     AS_OF, UP, Desk, Status, judged_by, look, recall, relatives, status, study_of, whole,
 )  # fmt: skip
@@ -198,6 +198,29 @@ def _belongs(desk: Desk, study: Study, record: Mapping[str, Any]) -> Iterator[It
         file,
         f"{command} --again",
     )
+
+# %% ../../nbs/ops/184_checklist.ipynb #5c778b14
+_PLACES = frozenset({"strategy", "lake", "as_of", "again"})  # compared by their hashes, above
+_STRICTER_IF_MORE = frozenset({"windows", "embargo", "count", "most", "draws", "work", "impact_root"})
+
+
+def _told(desk: Desk, name: str, record: Mapping[str, Any]) -> Iterator[Item]:
+    "Were these the runbooks that are here, and were they told nothing that makes them milder?"
+    milder = []
+    for gate, runbook in runbooks().items():
+        if gate not in {each["gate"] for each in record["verdicts"]}:
+            continue
+        said = {row["parameter"]: row["value"] for row in record["proofs"].get(gate, ())}
+        for row in as_shipped(runbook):
+            what, shipped = row["parameter"], row["value"]
+            value = said.get(what)
+            stricter = what in _STRICTER_IF_MORE and isinstance(value, int | float) and value >= shipped
+            if what not in _PLACES and value != shipped and not stricter:
+                milder.append(f"{gate}: {what} {value}, shipped {shipped}")
+    yield Item(
+        "evidence", "runbooks, and what they were told", "; ".join(milder) or "as shipped", "as shipped, or stricter", not milder,
+        evidence="evidence.json", command=f"{_gates_command(desk, name)} --again",
+    )  # fmt: skip
 
 # %% ../../nbs/ops/184_checklist.ipynb #63fdc213
 _NUMBERS = {  # what of a verdict the protocol has a number for; a backtest's drawdown is asked for below
@@ -598,6 +621,7 @@ def checklist(
     if record is not None:
         items += [
             *_belongs(desk, study, record),
+            *_told(desk, name, record),
             *_whole(desk, study, parameters),
             *_gated(desk, name, record),
             *_family(desk, study, record),

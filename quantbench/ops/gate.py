@@ -1,7 +1,7 @@
 """Every gate on one strategy, from a command line that ends as the verdict says.
 
 **Contract.** `qb gate NAME -s STRATEGY` runs the runbook of one gate, `qb gate all` those of all, in parallel, here or on a Dask cluster; `qb gate list` says which there are, `qb gate verify` whether the evidence of a strategy is as it was written. It ends with 0 if what was
-asked passed, 1 if a gate failed or ended without a verdict, 2 if it was used wrongly (an unknown gate, strategy or parameter), 3 if the data were refused. The folder `reports/STRATEGY` then holds the executed notebooks (ipynb and HTML), `evidence.json`,
+asked passed, 1 if a gate failed or ended without a verdict, 2 if it was used wrongly (an unknown gate, strategy or parameter), 3 if the data were refused. The folder `reports/STRATEGY` then holds the executed notebooks (ipynb and HTML), `evidence.json` (with every runbook by its sources, and what it was told),
 `junit.xml` and the tearsheet; with GITHUB_STEP_SUMMARY set, the summary is appended to the file it names. What has evidence for the same strategy, data, parameters, settings and packages (`multiplicity`: and number of trials) is not run again, and evidence of the same findings
 keeps its bytes. The holdout comes last, and only if everything else has passed."""
 
@@ -24,7 +24,9 @@ import quantbench
 from ..core.check import QuantbenchError, nearest
 from ..gates.verdict import Verdict
 from .batch import Outcome, Task, batch, kept
-from .evidence import anchor, canonical, environment, evidence, junit, read_evidence, summary
+from quantbench.ops.evidence import (
+    anchor, canonical, digest, environment, evidence, junit, read_evidence, summary,
+)  # fmt: skip
 from .parameters import Parameter, declared, read_book
 from .runner import Limits, Run, prepare
 from .terminal import FAILED, OK, REFUSED, USAGE, JsonOption, LakeOption, say, show_json
@@ -34,7 +36,8 @@ if TYPE_CHECKING:
     from quantbench.engine.study import Study
 
 # %% auto #0
-__all__ = ['GATES', 'COUNTED', 'APART', 'LAST', 'StrategyOption', 'RunbooksOption', 'runbooks', 'question', 'Asked', 'gate']
+__all__ = ['GATES', 'COUNTED', 'APART', 'LAST', 'StrategyOption', 'RunbooksOption', 'runbooks', 'question', 'Asked', 'as_shipped',
+           'gate']
 
 # %% ../../nbs/ops/172_gate.ipynb #89b2289f
 GATES = ("walk_forward", "permutation", "cost_stress", "multiplicity", "leakage", "eras", "holdout")
@@ -195,9 +198,17 @@ def _same(record: Mapping[str, Any], place: Path) -> dict[str, Any] | None:
     return before if said(before) == said(record) else None
 
 
+def as_shipped(runbook: Path) -> list[dict[str, Any]]:
+    "Which runbook this is, by its sources, and what it is told if nobody says otherwise."
+    book = read_book(runbook)
+    code = digest([[cell["cell_type"], "".join(cell["source"])] for cell in book["cells"]])[:16]
+    rows = [("runbook", code), *((one.name, one.default) for one in declared(book, runbook.name).values())]
+    return [{"parameter": name, "value": value, "unit": "", "cells": []} for name, value in rows]
+
+
 def _proof(task: Task) -> list[dict[str, Any]]:
-    "What a runbook was told and the cells that read it. A place is no finding: of a whole path only the last name is kept."
-    rows = []
+    "Which runbook, what it was told and the cells that read it. A place is no finding: of a whole path only the last name is kept."
+    rows = as_shipped(task.job.runbook)[:1]
     for used in Run.of(task.job.output).used:
         whole = isinstance(used.value, str) and Path(used.value).is_absolute()
         value = Path(str(used.value)).name if whole else used.value

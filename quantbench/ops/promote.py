@@ -31,6 +31,7 @@ from ..core.clock import SimClock
 from ..core.config import load
 from ..gates.verdict import Verdict
 from .checklist import checklist, chosen, evidence_of, limits_of
+from .gate import as_shipped, runbooks
 from .evidence import anchor, canonical, digest, environment, evidence
 from quantbench.ops.standing import (
     AS_OF, DOWN, STATES, UP, Desk, Status, act, entered, file_away, judged_by, look, recall, restored, review, reviews, signed_by, status, step, study_of, write_whole,
@@ -144,8 +145,9 @@ def rehearsed(room: Path) -> Desk:
     verdicts = [judge(study, gates) for judge in judges]
     verdicts.append(holdout(study, gates, project=rehearsal(room / "tide", gates), as_of=desk.as_of))
     found = evidence(
-        study.inputs, rests_on(study, gates, 0)["settings"], verdicts, trials={}, packages=environment()
-    )
+        study.inputs, rests_on(study, gates, 0)["settings"], verdicts, trials={}, packages=environment(),
+        proofs={gate: as_shipped(runbook) for gate, runbook in runbooks().items()},
+    )  # fmt: skip
     write_whole(desk.folder("KnownDrift") / "evidence.json", canonical(found) + "\n")
     anchor(found, paths.journals / "evidence.journal", clock=clock)
     return desk
