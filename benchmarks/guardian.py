@@ -76,7 +76,11 @@ def main() -> None:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 2_000
     rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 7
     with tempfile.TemporaryDirectory() as folder:
-        desk = Desk(Path(folder), rules={"venue_messages_count": 10**6, "queued": True})
+        desk = Desk(
+            Path(folder),
+            rules={"venue_messages_count": 10**6, "queued": True},
+            stage={"strategy": "drift"},  # one that is kept, as a licence keeps it
+        )
         show("Guardian, 39 controls", rulings, desk, count, rounds)
         show("compiled core, from Python", core, desk, count * 10, rounds)
         desk.guardian._hand.within = lambda _, work: work()  # type: ignore[method-assign]

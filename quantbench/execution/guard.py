@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from decimal import Decimal
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from hashlib import sha256
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -46,6 +46,7 @@ __all__ = ['PASS', 'FAIL', 'ERROR', 'Check', 'Ruling', 'Hand', 'Case', 'worst_pr
 
 # %% ../../nbs/execution/121_guard.ipynb #0a2963bb
 PASS, FAIL, ERROR = "pass", "fail", "error"
+_encode = json.JSONEncoder(sort_keys=True).encode
 
 
 class Check(NamedTuple):
@@ -54,7 +55,7 @@ class Check(NamedTuple):
     detail: str
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(frozen=True, repr=False)
 class Ruling(Shown):
     "What became of an order, control by control."
 
@@ -63,12 +64,11 @@ class Ruling(Shown):
     checks: tuple[Check, ...]
     amends: bool = False
 
-    @property
+    @cached_property
     def accepted(self) -> bool:
-        "Everything required was evaluated, nothing else, and all of it passed."
-        named = [check.control for check in self.checks]
-        complete = len(named) == len(REQUIRED) and set(named) == REQUIRED
-        return complete and {check.verdict for check in self.checks} == {PASS}
+        "As many controls as are required were evaluated, and those that passed are the required ones."
+        passed = {control for control, verdict, _ in self.checks if verdict == PASS}
+        return len(self.checks) == len(REQUIRED) and passed == REQUIRED
 
     @property
     def failed(self) -> tuple[Check, ...]:
@@ -95,9 +95,9 @@ class Ruling(Shown):
             str(record["client_id"]), datetime.fromisoformat(record["time"]), checks, bool(record["amends"])
         )
 
-    @property
+    @cached_property
     def hash(self) -> str:
-        return sha256(json.dumps(self.as_record(), sort_keys=True).encode()).hexdigest()
+        return sha256(_encode(self.as_record()).encode()).hexdigest()
 
     def card(self) -> Card:
         asked = {each.id: each.asks for each in CONTROLS}
@@ -187,6 +187,7 @@ class Case:
     failed: frozenset[str] = frozenset()  # checks of the engine
     decision: Decision | None = None
     trouble: Exception | None = None  # the engine could not judge
+    stages: tuple[Stage | None, ...] = ()  # what `stage_of` has answered; empty: it was not asked yet
     equity: float = math.nan
     gross: float = math.nan
     price: float = math.nan  # the worst
@@ -283,7 +284,7 @@ class _Controls:
         "What the compiled judge said."
         if case.decision is None:
             raise case.trouble or RuntimeError("the engine did not judge")
-        if case.failed.isdisjoint(_ENGINE[name]):
+        if not case.failed or case.failed.isdisjoint(_ENGINE[name]):
             return _WITHIN
         return Found(False, f"engine: {' and '.join(sorted(case.failed.intersection(_ENGINE[name])))}")
 
@@ -514,7 +515,10 @@ class _Controls:
         return control.orderly(record.messages, record.fills, record.unknown_cancels)
 
     def _stage(self, case: Case) -> Stage | None:
-        return self.stage_of(case.intent) if self.stage_of is not None else None
+        "Asked once an order: three controls look at the same answer."
+        if not case.stages:
+            case.stages = (self.stage_of(case.intent) if self.stage_of is not None else None,)
+        return case.stages[0]
 
     def g29(self, case: Case) -> Found:
         if self.rules.mode is Mode.SIMULATED:
@@ -712,28 +716,26 @@ class Guardian(_Controls, Shown):
             case.trouble = error
         for name, look in self._controls.items():
             try:
-                found = look(case)
-                good = found.ok is True
-                checks[name] = Check(name, PASS if good else FAIL, str(found.detail) or "no detail")
+                ok, detail = look(case)
+                checks[name] = Check(name, PASS if ok is True else FAIL, str(detail) or "no detail")
             except Exception as error:
                 checks[name] = Check(name, ERROR, f"{type(error).__name__}: {error}"[:200])
         return True
 
     def _ask_engine(self, case: Case) -> None:
         book, opened, order = self.book, case.opened, case.order
-        row, run = book.rows[opened.index], book.run
-        last = float(row["last"])
-        case.price = (
-            worst_price(order, last, self.limits.market_move_fraction) if row["last_time"] > 0 else math.nan
-        )
+        last = book.last(opened.index)
+        move = self.limits.market_move_fraction
+        case.price = worst_price(order, last, move) if finite(last) else math.nan
         terms: dict[str, Any] = {"id": opened.number}
         if case.original is not None:
             terms |= {"state": 1, "heard": opened.heard}
         decision = book.judge(order, opened.lots, opened.reduce_only, **terms)
         case.failed, case.decision = frozenset(decision.failed), decision
-        case.equity, case.gross = float(run["summed_equity"][0]), float(run["next_gross"][0])
-        unit = book.unit(opened.index)
-        opened.value = unit * (max(abs(case.price), abs(last)) / abs(last)) if last else math.nan
+        case.equity, case.gross = book.run["summed_equity"].item(), book.run["next_gross"].item()
+        opened.value = (
+            book.unit(opened.index) * (max(abs(case.price), abs(last)) / abs(last)) if last else math.nan
+        )
         case.value = case.new * opened.value
 
     def _punctual(self, done: bool) -> None:
