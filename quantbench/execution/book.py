@@ -92,7 +92,7 @@ class _Line:
 
     __slots__ = (
         "asset", "booked", "broker_id", "busts", "cancelling", "children", "cum", "doubtful", "external", "filled", "history", "id",
-        "left", "made", "parent", "pending", "quantity", "record", "sign", "spans", "state", "suspect", "theirs", "worked",
+        "left", "made", "moments", "parent", "pending", "quantity", "record", "sign", "spans", "state", "suspect", "theirs", "worked",
     )  # fmt: skip
 
     def __init__(self, payload: Mapping[str, Any], asset: Asset) -> None:
@@ -117,11 +117,13 @@ class _Line:
         self.spans: list[tuple[Decimal, Decimal]] = []
         self.booked: dict[str, _Booking] = {}
         self.made: Intent | None = None
+        self.moments: tuple[Moment, ...] = ()  # of the history, as far as somebody has looked at it
 
     @property
     def intent(self) -> Intent:
         if self.made is None:
-            self.made = Intent.from_record(self.record)
+            order = self.record["order"] | {"asset": self.asset}
+            self.made = Intent.from_record(self.record | {"order": order})
         return self.made
 
     @property
@@ -159,6 +161,10 @@ class _Line:
         return "amendment not confirmed" if self.pending and not self.ended else None
 
     def view(self) -> Entry:
+        self.moments += tuple(
+            Moment(time=datetime.fromisoformat(at), state=OrderState(state), why=why)
+            for at, state, why in self.history[len(self.moments) :]
+        )
         return Entry(
             intent=self.intent,
             state=self.state,
@@ -166,10 +172,7 @@ class _Line:
             filled=self.filled,
             leaves=self.leaves,
             broker_id=self.broker_id,
-            history=tuple(
-                Moment(time=datetime.fromisoformat(at), state=OrderState(state), why=why)
-                for at, state, why in self.history
-            ),
+            history=self.moments,
             children=tuple(child.id for child in self.children),
             external=self.external,
             worked=self.worked,
@@ -430,9 +433,9 @@ class _Fold:
         self.halted = self.killed = None
 
 # %% ../../nbs/execution/122_book.ipynb #ffeb6cad
-def _claim(record: Mapping[str, Any]) -> tuple[Any, ...]:
-    "What makes two reports the same claim: everything but when we heard it."
-    return tuple(value for name, value in record.items() if name != "heard")
+def _claim(record: Mapping[str, Any]) -> dict[str, Any]:
+    "What makes two reports the same claim: everything but when we heard it. A record from the disk has its names in another order."
+    return {name: value for name, value in record.items() if name != "heard"}
 
 
 class _Ear(_Fold):
@@ -837,9 +840,9 @@ class Book(_States):
                 self.emit("order.release", at, report=claim)
                 self.hear(Report.from_record(claim), at)
 
-    def unclaimed(self) -> list[Report]:
-        "What is kept for an order that is not known yet."
-        held = [Report.from_record(h["report"]) for h in self.quarantine if h["code"] is None]
+    def unclaimed(self, *codes: str) -> list[Report]:
+        "What is kept for an order that is not known yet, or for one of these reasons."
+        held = [Report.from_record(h["report"]) for h in self.quarantine if h["code"] in (None, *codes)]
         return [report for report in held if self._whose(report)[0] is None]
 
     def disown(self, at: datetime) -> None:

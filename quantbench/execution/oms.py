@@ -24,7 +24,7 @@ from typing import Any, Protocol
 
 from ..core.check import QuantbenchError
 from ..core.clock import Clock
-from ..core.journal import Journal, read
+from ..core.journal import Journal
 from ..core.types import Asset, Fill, Order, OrderState
 from ..core.value import EXACT, Value
 from .book import Book, Change, Entry, _Line
@@ -601,15 +601,16 @@ class Oms:
 
     def _look(self) -> None:
         "Orders of somebody else were mentioned: see which they are."
-        unclaimed = self._book.unclaimed() if self._book.quarantine else []
-        if not (self._book.look or unclaimed):
+        if not (self._book.look or self._book.unclaimed()):
             return
+        unclaimed = self._book.unclaimed("QB-OMS-010")  # whom the broker did not know, it may know by now
         shown = self._asked(self._broker.open_orders)
         if shown is None:
             return
         self._book.look = False
         known: list[BrokerOrder] = list(shown)
-        for name in {report.client_id for report in unclaimed} - {None, *(one.client_id for one in shown)}:
+        seen = {None, *(one.client_id for one in shown)}
+        for name in dict.fromkeys(report.client_id for report in unclaimed if report.client_id not in seen):
             found = self._asked(partial(self._sought, str(name)))
             if found is None:
                 return
@@ -654,7 +655,7 @@ class Oms:
         "The journal, read again."
         self._began, newest = self._now(), None
         with _uncollected():
-            for record in read(self._journal.path):
+            for record in self._journal.records():
                 if record.seq == 1:
                     self._began = record.time
                 self._book.apply(record.kind, record.payload)
