@@ -9,6 +9,7 @@ is journaled: how many fills and transitions there are, and their hash so far. A
 # %% ../../nbs/execution/129_live.ipynb #ef1c04e2
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from decimal import Decimal
@@ -38,14 +39,18 @@ from .paper import TOLD, PaperBroker, moment
 __all__ = ['Latency', 'Watchdog', 'Live']
 
 # %% ../../nbs/execution/129_live.ipynb #b77f4f22
+_FINE, _SHORTEST, _BUCKETS = 8, 1.25e-7, 320  # buckets to a doubling; seconds
+
+
 class Latency(Shown):
     "From the arrival of events to the departure of an order, counted."
 
     def __init__(self) -> None:
-        self.counts = np.zeros(40, np.int64)
+        self.counts = np.zeros(_BUCKETS, np.int64)
 
     def note(self, seconds: float) -> None:
-        self.counts[min(max(int(np.log2(max(seconds, 1e-9) * 8e6)) + 1, 0), 39)] += 1
+        place = math.ceil(_FINE * math.log2(max(seconds, _SHORTEST) / _SHORTEST))
+        self.counts[min(place, _BUCKETS - 1)] += 1
 
     def below(self, part: float) -> float:
         "Seconds that this part of the orders did not exceed."
@@ -53,7 +58,7 @@ class Latency(Shown):
         if not total:
             return float("nan")
         place = int(np.searchsorted(np.cumsum(self.counts), part * total))
-        return float(2.0**place / 8e6)
+        return float(_SHORTEST * 2.0 ** (place / _FINE))
 
     def card(self) -> Card:
         rows = tuple(
@@ -252,8 +257,8 @@ class Live:
             self._terms.order(record, decided),
             arrival=self._terms.arrival(int(record["asset"])),
             reduce_only=bool(record["flags"] & REDUCE_ONLY),
+            leaving=lambda: self.latency.note(self._measure.monotonic() - self._began),
         )
-        self.latency.note(self._measure.monotonic() - self._began)
         self._names[number], self._numbers[placed.client_id] = placed.client_id, number
         if placed.state is OrderState.REJECTED:
             self._end(number, record, REJECTED)

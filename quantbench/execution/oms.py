@@ -156,6 +156,7 @@ class Oms:
         user: str = "strategy",
         reference: str
         | None = None,  # the caller's own name for this request: the same one is the same order
+        leaving: Callable[[], object] | None = None,  # told when the order goes to the broker
     ) -> Placed:
         "Judge, journal, send. `order.id` is replaced by a client id that was never used."
         with self._lock:
@@ -164,7 +165,7 @@ class Oms:
             intent = self._intent(order, parent, reduce_only, arrival, user)
             self._fits(intent)
             ruling, refusal = self._judged(lambda: self._guardian.judge(intent))
-            return self._decided(intent, ruling, refusal, reference)
+            return self._decided(intent, ruling, refusal, reference, leaving)
 
     def work(self, order: Order, *, user: str = "strategy", reference: str | None = None) -> Placed:
         "Enter an order that an algorithm works: it is never sent, its children are."
@@ -223,7 +224,14 @@ class Oms:
         except Exception as error:
             return None, f"QB-OMS-008: {type(error).__name__}: {error}"[:200]
 
-    def _decided(self, intent: Intent, ruling: Any, refusal: str | None, reference: str | None) -> Placed:
+    def _decided(
+        self,
+        intent: Intent,
+        ruling: Any,
+        refusal: str | None,
+        reference: str | None,
+        leaving: Callable[[], object] | None = None,
+    ) -> Placed:
         at, accepted = self._now(), ruling is not None and ruling.accepted is True
         with self._writing():
             self._book.enter(intent, at, reference=reference)
@@ -231,7 +239,7 @@ class Oms:
         if not accepted:
             code = (refusal or ruling.code or "QB-OMS-008").partition(":")[0]
             return self._placed(intent.client_id, code)
-        return self._send(intent, ruling)
+        return self._send(intent, ruling, leaving)
 
     def _rule(
         self, client_id: str, ruling: Any, refusal: str | None, accepted: bool, at: datetime, **more: Any
@@ -255,11 +263,13 @@ class Oms:
             **more,
         )
 
-    def _send(self, intent: Intent, ruling: Any) -> Placed:
+    def _send(self, intent: Intent, ruling: Any, leaving: Callable[[], object] | None) -> Placed:
         line = self._book.lines[intent.client_id]
         guarded, code = self._judged(lambda: self._admitted(intent, ruling))
         if guarded is None:  # a kill came while the disk was busy, or Guardian failed
             return self._never(line, str(code))
+        if leaving is not None:
+            leaving()
         answer = self._call(line.id, lambda: self._broker.submit_order(guarded))
         if answer is None:
             return self._never(line, "QB-BRK-008")

@@ -497,9 +497,8 @@ class _Day:
 
     def _read_again(self) -> None:
         "The last process verifies and reads the whole disk; what earlier ones have read there must be unchanged, in memory too."
-        kept, self.known, self.records = self.records, None, []
-        found = list(read(self.folder / "orders.journal"))[: len(kept)]
-        self.rule(found == kept, "a record has changed since it was read")
+        kept, self.known, self.records = self.records, None, list(read(self.folder / "orders.journal"))
+        self.rule(self.records[: len(kept)] == kept, "a record has changed since it was read")
 
     def compare(self) -> None:
         oms, truth = self.oms, self.truth
