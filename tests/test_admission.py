@@ -11,7 +11,7 @@ import pytest
 from quantbench.core.check import QuantbenchError
 from quantbench.core.clock import SimClock
 from quantbench.core.config import load
-from quantbench.core.journal import Journal, read
+from quantbench.core.journal import read
 from quantbench.engine.guardian import Limits
 from quantbench.engine.strategy import Strategy, param
 from quantbench.engine.study import Study
@@ -20,6 +20,7 @@ from quantbench.ops.certificate import issue, make_key, write
 from quantbench.ops.evidence import environment
 from quantbench.ops.gateway import admitted
 from quantbench.ops.replay import require_seen
+from quantbench.ops.standing import UP, Desk, entered, step
 from quantbench.strategies.drift import KnownDrift
 
 NOW = datetime(2026, 11, 25, 15, tzinfo=UTC)
@@ -35,7 +36,9 @@ class Place:
             folder / "certificate.json",
         )
         make_key(self.key)
-        paths = replace(load().paths, lake=folder / "lake", journals=folder / "journals")
+        paths = replace(
+            load().paths, lake=folder / "lake", journals=folder / "journals", reports=folder / "reports"
+        )
         self.settings = replace(load(), paths=paths)
         self.study = Study.of("KnownDrift", None, "2026-11-01")
 
@@ -56,6 +59,8 @@ class Place:
         }
         made = issue(strategy, evidence, key or self.key, **{**given, **changed})
         write(made, self.file)
+        desk = Desk(self.settings, self.settings.paths.lake, clock=self.clock, key=self.key)
+        entered(desk, "KnownDrift", "paper", UP, who="Ann Lee", why="a test", certificate=made)
         return made.hash
 
     def start(self) -> Study:
@@ -129,11 +134,10 @@ def test_a_byte_of_the_certificate_changed_starts_nothing(place):
 
 
 def test_a_revoked_certificate_starts_nothing(place):
-    made = place.certify()
+    place.certify()
     place.start()
-    place.settings.paths.journals.mkdir()
-    with Journal.open(place.settings.paths.journals / "promotion.journal", clock=place.clock) as journal:
-        journal.append("revocation", {"certificate": made, "why": "a monitor"})
+    desk = Desk(place.settings, place.settings.paths.lake, clock=place.clock, key=place.key)
+    step(desk, "KnownDrift", "halted", who="Ann Lee", why="a monitor")
     with pytest.raises(QuantbenchError, match="QB-CRT-006"):
         place.start()
 

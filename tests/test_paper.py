@@ -342,8 +342,7 @@ def test_a_look_is_a_person_with_a_reason(tmp_path):
 
 
 def test_the_real_loop_in_a_real_gateway_with_a_certificate(tmp_path, monkeypatch):
-    place = Place(tmp_path)
-    now = WALL.now()
+    place, now = Place(tmp_path), WALL.now()
     made = place.certify(issued=now - timedelta(days=1), expires=now + timedelta(days=14))
     (tmp_path / "settings.ini").write_text("[paths]\n")
     monkeypatch.chdir(tmp_path)
@@ -351,7 +350,7 @@ def test_the_real_loop_in_a_real_gateway_with_a_certificate(tmp_path, monkeypatc
     told: list[str] = []
     home = Home(tmp_path / "g")
     with pytest.raises(QuantbenchError, match="QB-GTW-015"):
-        paper("KnownDrift", home=home, tell=told.append)
+        paper("PairsReversion", home=home, tell=told.append)  # nobody promoted that
     try:
         with Client(home, seconds=60.0) as client:
             assert client.status()["sidecar"] > 0 or not client.status()["running"]

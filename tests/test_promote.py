@@ -80,6 +80,9 @@ FOUND = evidence(
     packages=environment(),
 )
 LIMITS = Limits.research(100_000.0)
+ONE_DAY: dict[str, Any] = {
+    "limits": LIMITS, "stage": "paper", "capital": 1e5, "fraction": 1.0, "issued": NOW, "expires": NOW + timedelta(1), "anchors": {},
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -238,16 +241,7 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
 
 def test_every_byte_of_the_code_counts(written: Callable[[str], Any], keys: Path) -> None:
     small = written(SOURCE)
-    terms = {
-        "limits": LIMITS,
-        "stage": "paper",
-        "capital": 1e5,
-        "fraction": 1.0,
-        "issued": NOW,
-        "expires": NOW + timedelta(1),
-        "anchors": {},
-    }
-    made = certificates.issue(small, FOUND, keys, parameters=small().values(), **terms)
+    made = certificates.issue(small, FOUND, keys, parameters=small().values(), **ONE_DAY)
     parameters = small().values()
     certificates.check(made, **asked(keys, strategy=written(SOURCE), parameters=parameters))
     changes = {
@@ -281,31 +275,14 @@ def test_the_notebook_counts_and_its_outputs_do_not(tmp_path: Path, monkeypatch:
 
 def test_a_class_of_a_session_is_not_certified(keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(certificates, "notebook_hash", lambda _: "")
-    terms = {
-        "limits": LIMITS,
-        "stage": "paper",
-        "capital": 1e5,
-        "fraction": 1.0,
-        "issued": NOW,
-        "expires": NOW + timedelta(1),
-        "anchors": {},
-    }
     assert (
-        code_of(lambda: certificates.issue(KnownDrift, FOUND, keys, parameters={}, **terms)) == "QB-CRT-008"
+        code_of(lambda: certificates.issue(KnownDrift, FOUND, keys, parameters={}, **ONE_DAY)) == "QB-CRT-008"
     )
 
 
 @pytest.mark.parametrize("wrong", [{"capital": 0.0}, {"capital": math.inf}, {"capital": math.nan}, {"fraction": 0.0}, {"fraction": 1.1}, {"fraction": math.nan}, {"stage": "research"}, {"expires": NOW}])  # fmt: skip
 def test_what_cannot_be_is_not_signed(wrong: dict[str, Any], keys: Path) -> None:
-    terms = {
-        "limits": LIMITS,
-        "stage": "paper",
-        "capital": 1e5,
-        "fraction": 1.0,
-        "issued": NOW,
-        "expires": NOW + timedelta(1),
-        "anchors": {},
-    } | wrong
+    terms = ONE_DAY | wrong
     assert (
         code_of(lambda: certificates.issue(KnownDrift, FOUND, keys, parameters={}, **terms)) == "QB-CRT-008"
     )
@@ -345,6 +322,60 @@ def test_the_key_is_where_the_environment_says(tmp_path: Path) -> None:
     assert certificates.key_path(None, {"QB_SIGNING_KEY": "/a/b.key"}) == Path("/a/b.key")
     assert certificates.key_path(tmp_path / "c.key", {"QB_SIGNING_KEY": "/a/b.key"}) == tmp_path / "c.key"
     assert certificates.key_path(None, {"XDG_CONFIG_HOME": "/x"}) == Path("/x/quantbench/signing.key")
+
+
+class Ring:
+    """A keyring that keeps what it is given, until it is locked."""
+
+    def __init__(self, priority: float = 5.0) -> None:
+        self.priority, self.kept, self.locked = priority, dict[tuple[str, str], str](), False
+
+    def get_keyring(self) -> Ring:
+        return self
+
+    def get_password(self, service: str, name: str) -> str | None:
+        if self.locked:
+            raise RuntimeError("locked")
+        return self.kept.get((service, name))
+
+    def set_password(self, service: str, name: str, value: str) -> None:
+        self.kept[service, name] = value
+
+
+@pytest.fixture
+def ring(monkeypatch: pytest.MonkeyPatch) -> Ring:
+    made = Ring()
+    monkeypatch.setitem(sys.modules, "keyring", made)
+    return made
+
+
+def test_where_there_is_a_keyring_no_file_has_the_key(ring: Ring, tmp_path: Path) -> None:
+    home = {"XDG_CONFIG_HOME": str(tmp_path)}
+    public = certificates.make_key(environ=home)
+    place = certificates.key_path(None, home)
+    assert not place.exists() and certificates.public_key(place) == public
+    assert certificates.kept_in(place) == "the keyring" and certificates.usable(place) == ""
+    made = certificates.issue(KnownDrift, FOUND, place, parameters=KnownDrift().values(), **ONE_DAY)
+    certificates.check(made, **asked(place, evidence=None))
+    assert code_of(lambda: certificates.make_key(environ=home)) == "QB-CRT-001"  # never written over
+    ring.locked = True
+    assert certificates.usable(place) == "RuntimeError"
+    ring.locked, ring.kept = False, dict.fromkeys(ring.kept, "something else")
+    assert certificates.usable(place) == "not an ed25519 key"
+
+
+@pytest.mark.parametrize("how", ["a place was named", "the environment names one", "it keeps nothing"])
+def test_else_it_is_a_file_of_its_owner(how: str, ring: Ring, tmp_path: Path) -> None:
+    place, home = tmp_path / "quantbench" / "signing.key", {"XDG_CONFIG_HOME": str(tmp_path)}
+    if how == "it keeps nothing":
+        ring.priority = 0.0
+        certificates.make_key(environ=home)
+    elif how == "a place was named":
+        certificates.make_key(place)
+    else:
+        certificates.make_key(environ={"QB_SIGNING_KEY": str(place)})
+    assert not ring.kept and certificates.kept_in(place) == "a file of mode 0600"
+    assert place.stat().st_mode & 0o777 == 0o600 and certificates.usable(place) == ""
 
 
 # ---- monitors, on replayed histories ------------------------------------------------------------------------
@@ -916,7 +947,9 @@ def test_the_record_of_a_session_must_be_the_one_that_was_kept(desk: Desk, study
 def test_the_way_up_doubles_at_most(desk: Desk, study: Study) -> None:
     first = in_micro(desk, study)
     assert first.certificate is not None and first.certificate.capital_fraction == 0.1
-    assert first.certificate.limits == Limits.of(desk.settings.guardian, 10_000.0).hash
+    guardian = desk.settings.guardian
+    sums = {"max_order_ccy": 1_000.0, "max_position_ccy": 5_000.0}  # a tenth, as the capital
+    assert first.certificate.limits == Limits.of(guardian, 10_000.0).tightened(**sums).hash
     parts = []
     for _ in range(4):
         session(desk, standing.status(desk, "KnownDrift").stage, sessions=25, seed=15, mean=0.0012)
@@ -932,6 +965,8 @@ def test_the_way_up_doubles_at_most(desk: Desk, study: Study) -> None:
         held = up(desk, "scale")
         assert held.certificate is not None
         parts.append(held.certificate.capital_fraction)
+        capital = 100_000.0 * held.certificate.capital_fraction
+        assert held.certificate.limits == Limits.of(guardian, capital).tightened(max_order_ccy=10_000.0).hash
         if len(parts) == 3:
             break
     assert parts == [0.25, 0.5, 1.0]
@@ -968,7 +1003,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from quantbench.core.clock import SimClock
 from quantbench.core.journal import Journal
-with Journal.open(sys.argv[1], clock=SimClock(datetime(2027, 1, 1, tzinfo=UTC))) as journal:
+with Journal.open(sys.argv[1], clock=SimClock(datetime(2026, 11, 26, tzinfo=UTC))) as journal:
     journal.append(*{"revoke": ("revocation", {"strategy": "KnownDrift", "certificate": sys.argv[3], "who": "a", "why": "b"}), "other": ("review", {"strategy": "Else", "what": "regimes"})}[sys.argv[2]])
 """
 

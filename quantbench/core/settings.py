@@ -251,6 +251,12 @@ class Monitors(Section):
     max_cointegration_fraction: float = at_most(
         0.05, 0.0001, 0.1, "GT-17: chance that a pair's prices are unrelated (p)."
     )
+    max_size_shortfall_bps: float = at_most(
+        10.0, 0.1, 100.0, "GT-14: shortfall of a size beyond that of the size before."
+    )
+    min_regime_fraction: float = at_least(
+        0.01, 0.0001, 0.5, "GT-18: chance that live returns are as the gates saw them in each state (p)."
+    )
 
 # %% ../../nbs/core/04_settings.ipynb #061a8e69
 @dataclass(frozen=True, slots=True)

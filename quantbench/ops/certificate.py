@@ -1,6 +1,6 @@
 """What may trade: this code, with these parameters and limits, judged by these verdicts, until that day, signed.
 
-**Contract.** `make_key` makes an ed25519 key outside of any project, readable for its owner alone; a key that others can read, or that lies in a project, is not used (QB-CRT-001). `issue` signs a `Certificate`: name, lineage, code, notebook, data, parameters,
+**Contract.** `make_key` makes an ed25519 key outside of any project: in the system's keyring if there is one and no place was named, else in a file that its owner alone can read. `kept_in` says which. A file that others can read, or that lies in a project, is not used (QB-CRT-001). `issue` signs a `Certificate`: name, lineage, code, notebook, data, parameters,
 packages, evidence and every verdict, limits, stage, part of the capital, from when until when, and the heads of the journals it rests on. Its file has one form; `read` refuses any other byte (QB-CRT-002). `check` says nothing if the certificate is for exactly what
 is at hand, else it names the first thing that is not: the signer (QB-CRT-003), that it was revoked (QB-CRT-006), its time (QB-CRT-005), the stage (QB-CRT-007), or the part that differs (QB-CRT-004). `lineage_of` names a strategy's family by the structure of its
 code, in which names play no part. `notebook_hash` is that of the notebook's sources, in order; of a module that has none, of its file."""
@@ -34,11 +34,14 @@ from ..gates.trials import traits
 from .evidence import canonical, digest, environment
 
 # %% auto #0
-__all__ = ['KEY_VARIABLE', 'STAGES', 'key_path', 'make_key', 'public_key', 'usable', 'notebook_hash', 'lineage_of', 'Certificate',
-           'issue', 'write', 'read', 'check', 'valid']
+__all__ = ['KEY_VARIABLE', 'KEYRING', 'STAGES', 'key_path', 'kept_in', 'make_key', 'public_key', 'usable', 'notebook_hash',
+           'lineage_of', 'Certificate', 'issue', 'write', 'read', 'check', 'valid']
 
 # %% ../../nbs/ops/175_certificate.ipynb #ed88c723
-KEY_VARIABLE = "QB_SIGNING_KEY"
+KEY_VARIABLE, KEYRING = (
+    "QB_SIGNING_KEY",
+    "quantbench.signing",
+)  # its name in the environment, and in the keyring
 
 
 def key_path(given: Path | str | None = None, environ: Mapping[str, str] = os.environ) -> Path:
@@ -58,20 +61,50 @@ def _outside(path: Path) -> Path:
     return path
 
 
-def make_key(path: Path | str | None = None) -> str:
+def _keyring() -> Any:
+    "The system's keyring; None if there is none that keeps anything."
+    try:
+        import keyring
+    except ImportError:  # an extra
+        return None
+    return keyring if keyring.get_keyring().priority > 0 else None
+
+
+def _in_keyring(place: Path) -> str:
+    "The key of this place as the keyring has it; empty if it has none."
+    ring = _keyring()
+    try:
+        return (ring.get_password(KEYRING, str(place)) or "") if ring is not None else ""
+    except Exception as error:  # of whatever stands behind it: locked, or not allowed
+        raise QuantbenchError("QB-CRT-001", where="keyring", value=type(error).__name__) from None
+
+
+def kept_in(place: Path) -> str:
+    "Where the key of this place is; empty if nowhere."
+    if place.exists():
+        return "a file of mode 0600"
+    return "the keyring" if _in_keyring(place) else ""
+
+
+def make_key(path: Path | str | None = None, environ: Mapping[str, str] = os.environ) -> str:
     "A new key; what it returns is the public half."
     from cryptography.hazmat.primitives import serialization as form
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-    place = _outside(key_path(path))
+    place = _outside(key_path(path, environ))
     place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if there := kept_in(place):
+        raise QuantbenchError(
+            "QB-CRT-001", where=place.name, value=f"a key that is there already, in {there}"
+        )
     key = Ed25519PrivateKey.generate()
     pem = key.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption())
-    try:
+    ring = None if path or environ.get(KEY_VARIABLE) else _keyring()
+    if ring is not None:
+        ring.set_password(KEYRING, str(place), pem.decode())
+    else:
         with os.fdopen(os.open(place, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
             file.write(pem)
-    except FileExistsError:
-        raise QuantbenchError("QB-CRT-001", where=place.name, value="a file that is there already") from None
     public = key.public_key().public_bytes_raw().hex()
     place.with_name(f"{place.name}.pub").write_text(f"{public}\n")
     return public
@@ -90,13 +123,8 @@ def public_key(path: Path | str | None = None) -> str:
     return text
 
 # %% ../../nbs/ops/175_certificate.ipynb #141d3276
-def _private(path: Path) -> Any:
-    "The key in this file, if nobody else can read it."
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
-    _outside(path)
+def _owned(path: Path) -> bytes:
+    "What is in this file, if nobody else can read it."
     try:
         with path.open("rb") as file:
             found = os.fstat(file.fileno())
@@ -108,6 +136,17 @@ def _private(path: Path) -> Any:
         raise QuantbenchError(
             "QB-CRT-001", where=path.name, value=f"mode {mode:04o}", allowed="mode 0600, and yours"
         )
+    return content
+
+
+def _private(path: Path) -> Any:
+    "The key of this place: in its file, if nobody else can read that, or in the keyring."
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    _outside(path)
+    content = _owned(path) if path.exists() or not (kept := _in_keyring(path)) else kept.encode()
     try:
         key = load_pem_private_key(content, None)
     except (ValueError, TypeError, UnsupportedAlgorithm):

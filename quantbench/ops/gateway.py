@@ -469,22 +469,22 @@ def start_sidecar(home: Home, silence: float, broker: str) -> int:
 def admitted(
     settings: Settings, strategy: str, *, clock: Clock, lake: str = "", as_of: str = "", certificate: str = "", key: Path | None = None,
 ) -> tuple[Study, Certificate]:  # fmt: skip
-    "The study with the parameters of its certificate, if that stands and is for exactly what is here; `certificate` names a file other than the one of its promotion."
+    "The study with the parameters of its certificate, if that stands and is for exactly what is here; `certificate` names a file that must be the one that stands."
     from quantbench.engine.backtest import Setup
     from quantbench.engine.guardian import Limits
     from quantbench.engine.study import Study
     from quantbench.ops import standing
-    from quantbench.ops.certificate import check, public_key, read
+    from quantbench.ops.certificate import check, public_key
 
     desk = standing.Desk(
         settings, Path(lake) if lake else settings.paths.lake, as_of or standing.AS_OF, clock, key
     )
-    held = read(Path(certificate)) if certificate else standing.status(desk, strategy).certificate
-    if held is None:
+    if not certificate and standing.status(desk, strategy).certificate is None:
         remedy = f"qb promote {strategy} --to paper; without a certificate, qb paper {strategy} --in-process simulates it here"
         raise QuantbenchError(
             "QB-GTW-015", where=f"start of {strategy}", value="no certificate stands", remedy=remedy
         )
+    held = standing.licensed(desk, strategy, certificate)
     study = Study.of(strategy, desk.lake, desk.as_of).with_parameters(**held.parameters)
     stated, length = Setup(**study.choices).limits, study.tape.interval
     limits = stated or Limits.research(held.capital_ccy, length.length if length else timedelta(0))
@@ -494,7 +494,7 @@ def admitted(
         study.strategy.values(),
         limits,
         held.stage,
-        clock.now(),
+        desk.now,
         public_key(key),
         standing.revoked(desk.journal),
     )

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -33,17 +33,17 @@ from ..gates.verdict import Verdict
 from .checklist import checklist, chosen, evidence_of, limits_of
 from .evidence import anchor, canonical, digest, environment, evidence
 from quantbench.ops.standing import (
-    AS_OF, DOWN, STATES, UP, Desk, Status, act, entered, look, recall, restored, review, reviews, signed_by, status, step, study_of, write_whole,
+    AS_OF, DOWN, STATES, UP, Desk, Status, act, entered, file_away, judged_by, look, recall, restored, review, reviews, signed_by, status, step, study_of, write_whole,
 )  # fmt: skip
 from .terminal import FAILED, OK, USAGE, JsonOption, LakeOption, say, show, show_json
 
 if TYPE_CHECKING:
     from quantbench.engine.study import Study
-    from quantbench.ops.monitors import Compared
+    from quantbench.ops.monitors import Compared, History, InState
     from quantbench.portfolio.costs import Costs
 
 # %% auto #0
-__all__ = ['recomputed', 'promote', 'rehearsed', 'measured_root', 'renew', 'promote_command']
+__all__ = ['recomputed', 'promote', 'rehearsed', 'measured_root', 'in_states', 'renew', 'promote_command']
 
 # %% ../../nbs/ops/185_promote.ipynb #662cbe0d
 def recomputed(desk: Desk, study: Study, record: Mapping[str, Any], who: str) -> None:
@@ -71,13 +71,8 @@ def recomputed(desk: Desk, study: Study, record: Mapping[str, Any], who: str) ->
 # %% ../../nbs/ops/185_promote.ipynb #115d3eaf
 def _anchors(desk: Desk) -> dict[str, str]:
     "Heads of the journals that the decision rests on: who keeps the certificate can tell if one was cut or written anew."
-    places = {
-        "evidence": desk.settings.paths.journals / "evidence.journal",
-        "promotion": desk.journal,
-        "holdout": desk.lake / "journal",
-    }
     heads: dict[str, str] = {}
-    for name, place in places.items():
+    for name, place in desk.journals.items():
         records = list(records_of(place)) if place.is_file() else []
         heads |= {name: str(records[-1].head)} if records else {}
     return heads
@@ -109,11 +104,14 @@ def promote(
     sums = {"capital": asked.terms["capital"], "fraction": asked.terms["fraction"]}
     made = certificates.issue(
         type(study.strategy), record, desk.key, parameters=chosen(study, record), limits=limits_of(desk, study, to, sums["capital"] * sums["fraction"]),
-        stage=to, issued=desk.clock.now(), expires=asked.terms["until"], anchors=_anchors(desk), **sums,
+        stage=to, issued=desk.now, expires=asked.terms["until"], anchors=_anchors(desk), **sums,
     )  # fmt: skip
     rests = {"evidence": record["hash"], "checklist": digest(asked.record)}
     if to != "paper":
-        rests["history"] = recall(desk, name, asked.stage).hash
+        history = recall(desk, name, asked.stage)
+        if asked.stage != "paper":
+            file_away(desk, history)
+        rests["history"] = history.hash
     return entered(desk, name, to, UP, who=who, why=why, seen=asked.seen, certificate=made, evidence=rests)
 
 
@@ -195,13 +193,49 @@ def _unrelated(study: Study, since: datetime) -> float:
     return cointegrated(*(each["close"][np.searchsorted(each["known"], both)] for each in (one, other)))
 
 
+def in_states(desk: Desk, name: str, live: History, now: datetime) -> tuple[InState, ...]:
+    "What it did in each state of the market, beside what its backtest did there on the history the gates saw."
+    import numpy as np
+
+    from quantbench.core.clock import Calendar
+    from quantbench.engine.metrics import DAY, Track
+    from quantbench.engine.study import Study
+    from quantbench.gates.eras import STATES, market_of, states, states_of
+    from quantbench.ops.monitors import by_state, returns
+
+    made, judged = status(desk, name).certificate, study_of(desk, name)
+    run = judged.with_parameters(**(made.parameters if made else {})).run().track
+    track = Track.of(run.equity, run.times, every="day")
+    times, moves = market_of(judged)
+    seen = states_of(track, times, states(moves))
+    days, mine, _ = returns(live, now)
+    later = Study.of(name, desk.lake, now)
+    times, moves = market_of(later.on(later.tape.load()))
+    opens = np.array(
+        [int(Calendar(live.calendar).open_close(day)[0].timestamp() * 1e9) for day in days], np.int64
+    )
+    place = np.searchsorted(times, opens, side="right") - 1
+    young = (
+        (place >= 0) & (opens - times[np.maximum(place, 0)] <= 7 * DAY)
+        if len(times)
+        else np.zeros(len(opens), bool)
+    )
+    weather = (
+        np.where(young, states(moves)[np.maximum(place, 0)], 0)
+        if len(times)
+        else np.zeros(len(opens), np.int64)
+    )
+    return by_state(mine, weather, track.returns, seen, STATES)
+
+
 def renew(desk: Desk, name: str) -> None:
     "Ask what is due and can be computed; on real money only."
     from quantbench.engine.backtest import Setup
     from quantbench.engine.study import Study
-    from quantbench.ops.monitors import slipped
+    from quantbench.ops.monitors import least_chance, slipped
 
-    held, now, gates = status(desk, name), desk.clock.now(), desk.settings.gates
+    held, now = status(desk, name), desk.now
+    gates = judged_by(desk, held)["gates"]
     if held.stage not in ("micro", "scale"):
         return
     live, before, study = recall(desk, name, held.stage), reviews(desk, name), Study.of(name, desk.lake, now)
@@ -211,6 +245,22 @@ def renew(desk: Desk, name: str) -> None:
         found = slipped(live, since, now, partial(measured_root, Setup(**study.choices).costs))
         said = {"ratio": _plain(found.ratio), "fills": found.fills, "root": _plain(found.root)}
         review(desk, name, "slippage", who="monitors", why="it was due", **said)
+    compared, quarter = before.get("states"), timedelta(gates.regime_review_days - 1)
+    if now >= (compared.time if compared else live.began) + quarter:
+        found_in = in_states(desk, name, live, now)
+        rows = [
+            {n: _plain(v) if isinstance(v, float) else v for n, v in asdict(each).items()}
+            for each in found_in
+        ]
+        review(
+            desk,
+            name,
+            "states",
+            who="monitors",
+            why="it was due",
+            p=_plain(least_chance(found_in)),
+            rows=rows,
+        )
     if len(study.tape.assets) == 2 and _due(pair, gates.cointegration_test_days, now):
         review(
             desk,
@@ -345,10 +395,11 @@ def _known(name: str) -> str:
 
 
 def _make_key(path: Path | None, as_json: bool) -> int:
-    from quantbench.ops.certificate import key_path, make_key
+    from quantbench.ops.certificate import kept_in, key_path, make_key
 
-    public = make_key(path)
-    show_json({"key": key_path(path), "public": public}) if as_json else say(
-        f"{key_path(path)}\npublic {public}"
-    )
+    public, place = make_key(path), key_path(path)
+    if as_json:
+        show_json({"key": place, "kept_in": kept_in(place), "public": public})
+    else:
+        say(f"{place}, in {kept_in(place)}\npublic {public}")
     return OK
