@@ -281,7 +281,7 @@ def paper(
     as_of: str = "2026-11-01",
     speed: float = 0.0,  # 1: real time; 0: as fast as it goes
     in_process: bool = False,
-    certificate: str = "",  # a file, instead of the one of its promotion
+    certificate: str = "",  # a file: it must be the one that stands
     desk: Desk | None = None,  # in one's own process: whose certificates count
     home: Home | None = None,
     tell: Callable[[str], None] = lambda _: None,
@@ -312,7 +312,7 @@ def paper_command(
     ] = "2026-11-01",
     certificate: Annotated[
         Path | None,
-        typer.Option("--certificate", metavar="FILE", help="Instead of the one of its promotion."),
+        typer.Option("--certificate", metavar="FILE", help="A file: it must be the one that stands."),
     ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
