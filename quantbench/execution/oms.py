@@ -601,7 +601,7 @@ class Oms:
 
     def _look(self) -> None:
         "Orders of somebody else were mentioned: see which they are."
-        unclaimed = self._book.unclaimed() if self._book.quarantine else []
+        unclaimed = self._book.unclaimed(disowned=self._book.look) if self._book.quarantine else []
         if not (self._book.look or unclaimed):
             return
         shown = self._asked(self._broker.open_orders)
@@ -688,6 +688,11 @@ class Oms:
         self.ready = True
         doubts = sorted(self._book.troubled)
         self._book.emit("recovery", self._now(), open=len(self._book.open), unresolved=doubts)
+
+    def look_again(self) -> None:
+        "The broker's books are not ours: ask it about everything, as after a start; until it has answered, nothing is sent."
+        with self._lock:
+            self.ready = False
 
     # ---- stopping
 
