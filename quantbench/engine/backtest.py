@@ -46,7 +46,7 @@ from .guardian import Limits
 from .ledger import set_costs
 from .loop import ON_FILL, ON_TIMER, advance, pass_time, prepare
 from quantbench.engine.memory import (
-    CANCELLED, ENDED, EXPIRED, FAULT, FEED, GROW, INSIDE, NEVER, OUTSIDE, REJECTED, REPORT, SENT, TOLD_END, TOLD_FILL, Memory,
+    CANCELLED, ENDED, EXPIRED, FAULT, FEED, GROW, INSIDE, NEVER, OUTSIDE, REJECTED, REPORT, SENT, TOLD_BACK, TOLD_END, TOLD_FILL, Memory,
 )  # fmt: skip
 from .orders import check_fault
 from .result import Provenance, Result
@@ -271,7 +271,7 @@ def _arm(memory: Memory, strategy: Strategy, first: int, last: int) -> None:
 
 def _check_reports(reports: np.ndarray[Any, Any], assets: int) -> None:
     "A report that cannot be true is refused before anything is entered."
-    fills = reports[reports["what"] == TOLD_FILL]
+    fills = reports[np.isin(reports["what"], (TOLD_FILL, TOLD_BACK))]
     numbers = np.column_stack([fills[name] for name in ("price", "reference", "fee", "tax")])
     sound = {
         "order": (reports["order"] > 0).all(),

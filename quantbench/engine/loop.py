@@ -47,7 +47,7 @@ from quantbench.engine.ledger import (
 )
 from .matching import end_all, match_bar, match_close, match_end, match_tick, settle
 from quantbench.engine.memory import (
-    ASK, ENDED, FAULT, FEED, FILL, GROW, INSIDE, KEEP_CURVE, NEVER, QUERIED, SENT, Memory, asset_record, fill_record, order_record, point_record, run_record,
+    ASK, ENDED, FAULT, FEED, FILL, GROW, INSIDE, KEEP_CURVE, NEVER, OUTSIDE, QUERIED, SENT, Memory, asset_record, fill_record, order_record, point_record, run_record,
 )  # fmt: skip
 from .orders import DELISTED
 from .requests import handle, receive, withdraw
@@ -345,7 +345,7 @@ def elsewhere(run: Any, event: Any, asked: bool) -> int:
         return ASK
     if receive(run) == GROW:
         return GROW
-    if waits or event.kind == KIND_CLOSE:
+    if waits or event.kind == KIND_CLOSE or run.external == OUTSIDE:
         settle(run)
         check_room(run)
     return ENDED

@@ -61,6 +61,8 @@ class Entry(Value):
     external: bool = False  # somebody else's: adopted, so that limits count it
     worked: bool = False  # by an algorithm, through its children: never sent itself
     trouble: str | None = None  # what the broker has to be asked about
+    amending: bool = False  # an amendment is under way
+    cancelling: bool = False
 
 # %% ../../nbs/execution/122_book.ipynb #e8a700b5
 _ZERO = Decimal(0)
@@ -177,6 +179,8 @@ class _Line:
             external=self.external,
             worked=self.worked,
             trouble=self.trouble,
+            amending=self.pending is not None,
+            cancelling=self.cancelling is not None,
         )
 
 # %% ../../nbs/execution/122_book.ipynb #34989704
@@ -742,9 +746,12 @@ class _States(_Fills):
             record = record | {"order": order}
         elif line.pending is None:  # what is left of it says nothing while fills may be missing: ask
             return self._suspect(line, at, "QB-OMS-025", _REPLACED)
-        if record == line.record and r.broker_id in (None, line.broker_id):
-            return None
-        return self._become(line, record, at, "replaced" if line.pending else _REPLACED, r)
+        ours = line.pending is not None
+        if record != line.record or r.broker_id not in (None, line.broker_id):
+            self._become(line, record, at, "replaced" if ours else _REPLACED, r)
+        if not (ours or line.ended or line.suspect == _REPLACED):  # its prices are not told: ask
+            self.emit("order.flag", at, id=line.id, code="QB-OMS-025", why=_REPLACED)
+        return None
 
     def _become(
         self, line: _Line, record: Mapping[str, Any], at: datetime, why: str, r: Report | BrokerOrder
@@ -918,6 +925,8 @@ class Book(_States):
                 agreed=same,
             )
             self.complete(line, at)
+            if unamended:
+                self._tell(line, "the broker shows it unamended", at)
         if same and order.state is OrderState.FILLED and not line.ended:  # a bust took away some of it
             self._now(line, OrderState.FILLED, at, f"the broker shows it {order.word}", order)
 

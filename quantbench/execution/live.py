@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from decimal import Decimal
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
@@ -22,15 +23,17 @@ from ..core.check import QuantbenchError
 from ..core.clock import Clock, WallClock
 from ..core.journal import Journal
 from ..core.show import Card, Row, Shown
-from ..core.types import Order, OrderState, OrderType, Side, TimeInForce
+from ..core.types import Fill, Order, OrderState, OrderType, Side, TimeInForce
+from ..core.value import EXACT
 from ..engine.backtest import Session
 from ..engine.events import Events, nanoseconds
 from quantbench.engine.memory import (
-    AMEND, CANCEL, CANCELLED, EXPIRED, REDUCE_ONLY, REJECTED, REPORT, SENT, SUBMIT, TOLD_AMENDED, TOLD_END, TOLD_FILL, TOLD_KEPT,
+    AMEND, CANCEL, CANCELLED, EXPIRED, NEVER, REDUCE_ONLY, REJECTED, REPORT, SENT, SUBMIT, TOLD_AMENDED, TOLD_BACK, TOLD_END,
+    TOLD_FILL, TOLD_KEPT, TOLD_LOTS,
 )  # fmt: skip
 from ..engine.orders import AMENDED as SHRUNK
 from ..engine.orders import ASKED
-from .book import Change
+from .book import Change, Entry
 from .broker import Arrival
 from .oms import Oms
 from .paper import TOLD, PaperBroker, moment
@@ -213,8 +216,7 @@ class Live:
     def listen(self) -> None:
         "No events: what the broker told, and what falls due by the clock."
         self._hear()
-        now = max(nanoseconds(self._clock.now()), int(self.session.memory.run[0]["now"]))
-        self._pass_time(now)
+        self._pass_time(max(self._now(), nanoseconds(self._clock.now())))
         self._note()
 
     def _pass_time(self, until: int) -> None:
@@ -224,7 +226,7 @@ class Live:
     def finish(self) -> None:
         "No more events."
         self._hear()
-        self._pass_time(int(self.session.memory.run[0]["now"]))
+        self._pass_time(self._now())
         self._hear()
         self.session.finish()
         self._note()
@@ -290,7 +292,7 @@ class Live:
             for field, value in zip(_AMENDED, self._asked[number], strict=True):
                 record[field] = value
         else:
-            self._tell(number, record, TOLD_KEPT)
+            self._tell(number, record, TOLD_KEPT, kind=AMEND)
         return None
 
     # ---- back
@@ -300,7 +302,13 @@ class Live:
         if self._paper is not None:
             records, executions = self._paper.drain()
             return self._as_told(records, executions, self.oms.pump())
-        reports = [report for change in self.oms.pump() for report in self._of(change)]
+        changes = self.oms.pump()
+        numbers = {change.client_id: self._numbers.get(change.client_id or "") for change in changes}
+        ours = {number: self.oms.orders[name] for name, number in numbers.items() if name and number}
+        fills = [(numbers[c.client_id], c.fill) for c in changes if c.fill and numbers[c.client_id]]
+        reports = [row for number, entry in ours.items() for row in self._terms_told(number, entry)]
+        reports += [self._fill_told(number, fill, ours[number]) for number, fill in fills if number]
+        reports += [row for number, entry in ours.items() for row in self._end_told(number, entry)]
         if reports:
             self.session.report(np.concatenate(reports))
         return None
@@ -322,45 +330,72 @@ class Live:
         if kept:
             self.session.report(np.array(kept, REPORT))
 
-    def _of(self, change: Change) -> list[Any]:
-        "A change as reports of a venue; nothing, if the order is not ours."
-        number = self._numbers.get(change.client_id or "")
-        if number is None or change.client_id is None:
-            return []
-        entry = self.oms.orders[change.client_id]
-        place = self.session.tape.index(entry.intent.order.asset.id)
-        heard = max(int(self.session.memory.run[0]["now"]), nanoseconds(change.time))
-        out = []
-        if (fill := change.fill) is not None:
-            row = self._blank(number, place, entry.intent.order.side.sign, TOLD_FILL, heard)
-            arrival = entry.intent.arrival
-            row["time"], row["lots"] = nanoseconds(fill.time), fill.asset.lots(fill.quantity)
-            row["price"], row["fee"] = float(fill.price), float(fill.fee.amount)
-            row["reference"] = arrival.last if arrival is not None else float(fill.price)
-            out.append(row)
-        elif change.state in _ENDS and entry.state is change.state:
-            row = self._blank(number, place, entry.intent.order.side.sign, TOLD_END, heard)
-            row["state"] = _ENDS[change.state]
-            out.append(row)
-        elif change.why.startswith("replaced"):
-            self._asked.pop(number, None)
-            out.append(self._blank(number, place, entry.intent.order.side.sign, TOLD_AMENDED, heard))
-        return out
-
-    def _blank(self, number: int, place: int, side: int, what: int, heard: int) -> Any:
-        row = np.zeros(1, REPORT)
-        row["what"], row["order"], row["asset"], row["side"] = what, number, place, side
-        row["time"] = row["heard"] = heard
+    def _fill_told(self, number: int, fill: Fill, entry: Entry) -> Any:
+        "A fill that was booked, or what takes one back."
+        order, arrival = entry.intent.order, entry.intent.arrival
+        what = TOLD_FILL if fill.side.sign == order.side.sign else TOLD_BACK
+        row = self._blank(number, self.session.tape.index(order.asset.id), fill.side.sign, what)
+        row["time"], row["lots"] = nanoseconds(fill.time), fill.asset.lots(fill.quantity)
+        row["price"], row["fee"] = float(fill.price), float(fill.fee.amount)
+        row["reference"] = arrival.last if arrival is not None else float(fill.price)
         return row
 
-    def _tell(self, number: int, record: Any, what: int, state: int = 0) -> None:
+    def _terms_told(self, number: int, entry: Entry) -> Iterator[Any]:
+        "What the run must hear so that its order has the terms that the order book has."
+        record = self._record(number)
+        if record is None:
+            return
+        order = entry.intent.order
+        told = partial(self._blank, number, int(record["asset"]), int(record["side"]))
+        if record["cancel"] != NEVER and not entry.cancelling:
+            yield told(TOLD_KEPT, kind=CANCEL)
+        if entry.amending and not entry.state.terminal:  # until it is known, the larger order is open
+            most = max(order.quantity, EXACT.add(entry.filled, entry.leaves))
+            yield told(TOLD_LOTS, lots=order.asset.lots(most))
+            return
+        self._asked.pop(number, None)
+        terms: dict[str, float] = {"lots": order.asset.lots(order.quantity)}
+        terms |= {k: float(p) for k, p in (("limit", order.limit_price), ("stop", order.stop_price)) if p is not None}
+        if any(record[name] != value for name, value in terms.items()):
+            for name, value in terms.items():
+                record[f"amend_{name}"] = value
+            record["amend"] = min(record["amend"], self._now())
+            yield told(TOLD_AMENDED)
+        elif record["amend"] != NEVER:
+            yield told(TOLD_KEPT, kind=AMEND)
+
+    def _end_told(self, number: int, entry: Entry) -> Iterator[Any]:
+        "That the order is over; one that its fills have ended hears nothing of it."
+        record = self._record(number)
+        if record is not None and entry.state.terminal:
+            side, state = int(record["side"]), _ENDS.get(entry.state, CANCELLED)
+            reason = 0 if entry.state in _ENDS else SHRUNK
+            yield self._blank(number, int(record["asset"]), side, TOLD_END, state=state, reason=reason)
+
+    def _record(self, number: int) -> Any:
+        "The run's order, if it is open there: one whose fills or end are on their way to it is not."
+        orders = self.session.memory.orders
+        places = np.flatnonzero((orders["id"] == number) & (orders["active"] != NEVER))
+        return orders[places[0]] if len(places) else None
+
+    def _now(self) -> int:
+        "The run's time, or ours if it is later and the venue does not live in the time of its events."
         now = int(self.session.memory.run[0]["now"])
-        row = self._blank(number, int(record["asset"]), int(record["side"]), what, now)
-        row["state"] = state
-        self.session.report(row)
+        return now if self._paper is not None else max(now, nanoseconds(self._clock.now()))
+
+    def _blank(self, number: int, place: int, side: int, what: int, **more: int) -> Any:
+        row = np.zeros(1, REPORT)
+        row["what"], row["order"], row["asset"], row["side"] = what, number, place, side
+        row["time"] = row["heard"] = self._now()
+        for name, value in more.items():
+            row[name] = value
+        return row
+
+    def _tell(self, number: int, record: Any, what: int, **more: int) -> None:
+        self.session.report(self._blank(number, int(record["asset"]), int(record["side"]), what, **more))
 
     def _end(self, number: int, record: Any, state: int) -> None:
-        self._tell(number, record, TOLD_END, state)
+        self._tell(number, record, TOLD_END, state=state)
 
     # ---- for the record
 

@@ -700,6 +700,11 @@ class Oms:
         doubts = sorted(self._book.troubled)
         self._book.emit("recovery", self._now(), open=len(self._book.open), unresolved=doubts)
 
+    def look_again(self) -> None:
+        "The broker's books are not ours: ask it about everything, as after a start; until it has answered, nothing is sent."
+        with self._lock:
+            self.ready = False
+
     # ---- stopping
 
     def halt(self, reason: str, code: str = "QB-OMS-006") -> None:

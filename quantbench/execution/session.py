@@ -328,7 +328,9 @@ class Carried:
                 self._mark(symbol, priced)
         if (now := clock.monotonic()) - self._agreed >= self._every or kinds[0] == KIND_SPLIT:
             self._agreed = now
-            guardian.note_reconciliation(clock.now(), clean=not differences(self._account))
+            if wrong := bool(differences(self._account)):
+                self._account.oms.look_again()
+            guardian.note_reconciliation(clock.now(), clean=not wrong)
 
     def _mark(self, symbol: str, priced: Events) -> None:
         last, bars, trades = (
