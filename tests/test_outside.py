@@ -231,6 +231,8 @@ class Straight:
     def cancel(self, name: str, why: str = "") -> None:  # noqa: ARG002
         self.broker.cancel_order(name)
 
+    def act(self, action: Any) -> None: ...
+
     def pump(self) -> tuple[Change, ...]:
         return tuple(self._change(report) for report in self.broker.reports())
 
@@ -261,7 +263,7 @@ class Trusting:
     def accept(self, ruling: Any) -> Any:
         return self.seal.make(ruling.intent, ruling.hash, amends=ruling.amends)
 
-    opened = closed = booked = note_unresolved = lambda *_, **__: None
+    opened = closed = booked = acted = note_unresolved = lambda *_, **__: None
 
 
 def backtested(strategy: Any, tape: Tape, **choices: Any) -> Session:

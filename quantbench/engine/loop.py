@@ -44,6 +44,7 @@ from quantbench.engine.ledger import (
     roll_day,
     set_rate,
     split,
+    unheard,
 )
 from .matching import end_all, match_bar, match_close, match_end, match_tick, settle
 from quantbench.engine.memory import (
@@ -245,7 +246,8 @@ def tick(run: Any, asset: Any, event: Any, place: int) -> None:
 def act(run: Any, asset: Any, event: Any) -> int:
     "Splits, dividends, halts, rates: what changes an asset and is no price."
     kind, status, told = event.kind, ENDED, run.n_reports
-    if asset.pending != 0 and (kind == KIND_SPLIT or kind == KIND_DIVIDEND or kind == KIND_DELIST):
+    changes = kind == KIND_SPLIT or kind == KIND_DIVIDEND or kind == KIND_DELIST
+    if changes and run.settled < run.n_fills and unheard(run, event.asset):
         hasten(run)
         settle(run)
     if kind == KIND_SPLIT:
@@ -339,7 +341,7 @@ def elsewhere(run: Any, event: Any, asked: bool) -> int:
     if run.external == INSIDE:
         return live(run)
     if event.kind > KIND_QUOTE and event.kind != KIND_CLOSE:
-        return ENDED
+        return receive(run)  # what was told before a split is in the old units
     waits = asset_record(run.assets, event.asset).first >= 0
     if waits and run.external == QUERIED and not asked:
         return ASK

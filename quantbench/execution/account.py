@@ -25,9 +25,9 @@ from quantbench.engine.guardian import (
     Decision, Limits, _ask, new_day, note_fill, note_message, note_order, watch,
 )  # fmt: skip
 from ..engine.kernel import entry, read_int
-from ..engine.ledger import book, equity, hold
+from ..engine.ledger import book, delist, dividend, equity, hold, split, split_order
 from quantbench.engine.memory import (
-    DAY, FILL, FOK, GTC, GTD, IOC, LIMIT, LIMIT_ON_CLOSE, LIMIT_ON_OPEN, MARKET, ON_CLOSE, ON_OPEN, ORDER, REDUCE_ONLY, STOP, STOP_LIMIT,
+    DAY, ENDED, FILL, FOK, GROW, GTC, GTD, IOC, LIMIT, LIMIT_ON_CLOSE, LIMIT_ON_OPEN, MARKET, ON_CLOSE, ON_OPEN, ORDER, REDUCE_ONLY, STOP, STOP_LIMIT,
     SUBMITTED, TRAILING, Memory, asset_record, order_record,
 )  # fmt: skip
 from ..engine.orders import add_open, count_open, remove_open
@@ -106,6 +106,32 @@ def _fill(runs: Any, fills: Any) -> None:
     run, fill = runs[0], fills[0]
     book(run, fill)
     note_fill(run, asset_record(run.assets, fill.asset), fill)
+
+
+@entry
+def _split(runs: Any, index: int, ratio: float) -> int:
+    run = runs[0]
+    asset = asset_record(run.assets, index)
+    slot = first = asset.first
+    asset.first = -1  # no order ends here: the order book says which did
+    status = split(run, asset, ratio)
+    asset.first = first
+    while slot >= 0 and status == ENDED:
+        order = order_record(run.orders, slot)
+        order.filled = order.heard
+        split_order(asset, order, ratio)
+        slot = order.next
+    return status
+
+
+@entry
+def _pay(runs: Any, index: int, amount: float) -> int:
+    return dividend(runs[0], asset_record(runs[0].assets, index), amount)
+
+
+@entry
+def _delist(runs: Any, index: int, price: float) -> int:
+    return delist(runs[0], asset_record(runs[0].assets, index), price)
 
 
 @entry
@@ -363,6 +389,34 @@ class Book:
 
     def look(self) -> bool:
         return bool(_look(self.run))
+
+    def split(self, symbol: str, ratio: float) -> None:
+        "So many new units for one old: mark, position, and what is open."
+        index = self.number(symbol)
+        self._happen(_split, index, ratio)
+        for opened in self.of[index].values():
+            record = self.memory.orders[opened.slot]
+            opened.lots, opened.heard = int(record["lots"]), int(record["heard"])
+            opened.taken, opened.asked = (int(lots * ratio + 1e-9) for lots in (opened.taken, opened.asked))
+            opened.value /= ratio
+            opened.limit = None if opened.limit is None else float(record["limit"])
+        for opened in self.of[index].values():
+            self.recount(opened)
+
+    def pay(self, symbol: str, amount: float) -> None:
+        "A dividend on each unit: cash, and a mark without it."
+        self._happen(_pay, self.number(symbol), amount)
+
+    def delist(self, symbol: str, price: float) -> None:
+        "What is held is paid out; nothing of it can be traded any more."
+        self._happen(_delist, self.number(symbol), price)
+
+    def _happen(self, kernel: Any, index: int, amount: float) -> None:
+        while (status := kernel(self.run, index, amount)) == GROW:
+            self.memory.grow()
+        if status != ENDED:
+            raise QuantbenchError("QB-GRD-006", where=self.assets[index].id, value=amount)
+        self.look()
 
     def adopt(self, symbol: str, quantity: Decimal, price: float) -> None:
         "A position that was there before; cash does not move."

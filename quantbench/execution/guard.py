@@ -34,7 +34,7 @@ from ..core.show import Card, Row, Shown
 from ..core.types import Asset, AssetClass, Fill, Order, OrderType, Side
 from ..engine.guardian import DAILY_LOSS, DRAWDOWN, SAME_SIDE, Decision, Limits
 from .account import WORKED, Book, Open, nanoseconds
-from .broker import BrokerAccount, GuardedOrder, Intent, Seal
+from .broker import Action, BrokerAccount, Deed, GuardedOrder, Intent, Seal
 from ..risk.kill import ALL, Kill, Scope, State
 from ..risk.limits import CODES, CONTROLS, REQUIRED, Model, Stage, Throttle
 from quantbench.risk.rules import (
@@ -965,6 +965,21 @@ class Guardian(_Controls, Shown):
         "The venue trades it, or does not."
         with self._lock:
             self.book.rows["state"][self.book.number(symbol)] = int(halted)
+
+    def acted(self, action: Action) -> None:
+        "A company has split its shares, paid on them, or is no more. What is open the order book tells anew."
+        with self._lock:
+            self._roll(self._clock.now())
+            if action.deed is Deed.SPLIT:
+                ratio, index = float(action.amount), self.book.number(action.symbol)
+                self.book.split(action.symbol, ratio)
+                for key in [key for key in self.held if key[1] == index]:
+                    self.held[key] = int(self.held[key] * ratio)
+            elif action.deed is Deed.DIVIDEND:
+                self.book.pay(action.symbol, float(action.amount))
+            else:
+                self.book.delist(action.symbol, float(action.amount))
+            self._watch()
 
     def adopt(self, symbol: str, quantity: Any, price: float) -> None:
         "A position that was there before; `price` is what it cost."

@@ -1,6 +1,6 @@
 """The loop: events to the strategy, orders to the order book of record, fills back to where a simulated fill would have been.
 
-**Contract.** `Live(session, oms, clock)` drives a session with an external venue. `feed` takes events as many as there are, and returns when all that followed from them has left and been heard; `listen` hears what came meanwhile, without events. With `paper`, a `PaperBroker`, strategy and venue advance in
+**Contract.** `Live(session, oms, clock)` drives a session with an external venue. `feed` takes events as many as there are, and returns when all that followed from them has left and been heard; `listen` hears what came meanwhile, without events. A split, a dividend or a delisting is told to the order book (`Oms.act`) between what left in the old units and what leaves in the new. With `paper`, a `PaperBroker`, strategy and venue advance in
 turns, and fills, transitions and curve are those of the backtest, byte for byte. An order that was decided on news older than `max_age` seconds by the clock, or on news from the future by more than one, is not sent but ended as rejected. After each batch with something new a record of kind `decision`
 is journaled: how many fills and transitions there are, and their hash so far. A `Watchdog` in a thread of its own calls for a halt when a batch takes longer than its budget. Times from an event's arrival to its orders' departure are counted in `latency`."""
 
@@ -26,7 +26,7 @@ from ..core.show import Card, Row, Shown
 from ..core.types import Fill, Order, OrderState, OrderType, Side, TimeInForce
 from ..core.value import EXACT
 from ..engine.backtest import Session
-from ..engine.events import Events, nanoseconds
+from ..engine.events import KIND_DELIST, KIND_DIVIDEND, KIND_SPLIT, Events, nanoseconds
 from quantbench.engine.memory import (
     AMEND, CANCEL, CANCELLED, EXPIRED, NEVER, REDUCE_ONLY, REJECTED, REPORT, SENT, SUBMIT, TOLD_AMENDED, TOLD_BACK, TOLD_END,
     TOLD_FILL, TOLD_KEPT, TOLD_LOTS,
@@ -34,9 +34,9 @@ from quantbench.engine.memory import (
 from ..engine.orders import AMENDED as SHRUNK
 from ..engine.orders import ASKED
 from .book import Change, Entry
-from .broker import Arrival
+from .broker import Action, Arrival, Deed
 from .oms import Oms
-from .paper import TOLD, PaperBroker, moment
+from .paper import TOLD, PaperBroker, acts, alone, decimal_of, moment
 
 # %% auto #0
 __all__ = ['Latency', 'Watchdog', 'Live']
@@ -199,11 +199,22 @@ class Live:
         if len(events):
             self._lag = nanoseconds(self._clock.now()) - int(events["known"][-1])
         self._hear()
-        status = self.session.feed(events)
-        while self._served(status):
-            status = self.session.go_on()
+        for piece in alone(events):
+            if acts(piece):
+                self._hear()
+            self._go(piece)
         self._hear()
         self._note()
+
+    def _go(self, events: Events) -> None:
+        "Through events of which an action of a company is the only one."
+        untold, status = acts(events), self.session.feed(events)
+        while True:
+            if untold and (status != SENT or self.session.memory.run[0]["phase"] == 1):
+                untold = self._act(events[0])
+            if not self._served(status):
+                return
+            status = self.session.go_on()
 
     def _served(self, status: int) -> bool:
         "See to what made the run stop; False: it has come to the end of what it was given."
@@ -232,6 +243,39 @@ class Live:
         self._note()
         if self._watch is not None:
             self._watch.close()
+
+    # ---- what companies do
+
+    def _act(self, event: Any) -> bool:
+        "The run has seen it, and so has the venue in this process: what leaves from now on is in the new units. Nothing is left to be told."
+        place = int(event["asset"])
+        last = float(self.session.memory.assets["last"][place])
+        price = decimal_of(last) if last > 0.0 else None
+        deed, amount = {
+            KIND_SPLIT: (Deed.SPLIT, float(event["open"])),
+            KIND_DIVIDEND: (Deed.DIVIDEND, float(event["high"])),
+            KIND_DELIST: (Deed.DELISTING, last),
+        }[int(event["kind"])]
+        symbol, time = self.session.tape.symbols[place], moment(int(event["known"]))
+        self.oms.act(Action(deed=deed, symbol=symbol, amount=decimal_of(amount), time=time, price=price))
+        if self._paper is not None:
+            self._paper.acted(event)
+        self._restate(symbol)
+        self._hear()
+        return False
+
+    def _restate(self, symbol: str) -> None:
+        "The amendments under way are in the new units; of what the run has no more nothing stays at a venue that may not know."
+        orders = self.session.memory.orders
+        slots = {int(number): slot for slot, number in enumerate(orders["id"]) if number}
+        for number in [number for number in self._asked if number in slots]:
+            self._asked[number] = tuple(orders[slots[number]][field] for field in _AMENDED)
+        alive = {number for number, slot in slots.items() if orders[slot]["active"] != NEVER}
+        if self._paper is None:
+            for entry in self.oms.open_orders:
+                name, asset = entry.intent.client_id, entry.intent.order.asset
+                if asset.id == symbol and self._numbers.get(name, 0) not in (0, *alive):
+                    self.oms.cancel(name, "an action of the company leaves nothing of it")
 
     # ---- out
 

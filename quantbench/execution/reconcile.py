@@ -1,6 +1,6 @@
 """Our books against the broker's, line by line and in both directions: a difference is an event that stops risk from growing, never a trade.
 
-**Contract.** `compare(ours, theirs)` is a pure function of two `Sheet`s: every order, position, the cash, every execution, looked for on both sides; each difference is one `Break`. An order whose outcome is not known is no break: it is asked about elsewhere. A position off by exactly the ratio of a split
+**Contract.** `compare(ours, theirs)` is a pure function of two `Sheet`s: every order, position, the cash, every execution, looked for on both sides; each difference is one `Break`. An order whose outcome is not known is no break: it is asked about elsewhere. A position or an order off by the ratio of a split
 that the reference data have in that time is a `SPLIT`; off by such a ratio without one, it is `UNEXPLAINED`. `Reconciler.check` reads our sheet before *and* after the broker's and keeps what differs from both, so that a fill on its way is no break; writes the journal record `reconciliation`;
 tells `note`, which makes the account REDUCING when it was not clean; calls `halt` for what is unexplained; hands orders made by others to `adopt`. It has no way to send an order. A broker that does not answer makes no reconciliation at all."""
 
@@ -109,7 +109,7 @@ def _is(one: Standing, other: Standing) -> bool:
     return same_id or (one.client_id is not None and one.client_id == other.client_id)
 
 
-def _order(one: Standing | None, other: Standing | None) -> Break | None:
+def _order(one: Standing | None, other: Standing | None, splits: Iterable[Split]) -> Break | None:
     if (one is not None and one.doubtful) or one == other:
         return None
     if other is None:
@@ -119,7 +119,9 @@ def _order(one: Standing | None, other: Standing | None) -> Break | None:
         return Break(kind=Kind.EXTERNAL_ORDER, what=other.broker_id or "?", theirs=_text(other))
     if _text(one) == _text(other):
         return None
-    return Break(kind=Kind.ORDER, what=one.client_id or "?", ours=_text(one), theirs=_text(other))
+    why = _split_between(one.symbol, one.quantity, other.quantity, splits)
+    kind = Kind.ORDER if why is None else Kind.SPLIT
+    return Break(kind=kind, what=one.client_id or "?", ours=_text(one), theirs=_text(other), why=why)
 
 
 def _text(order: Standing) -> str:
@@ -131,14 +133,21 @@ _RATIOS = frozenset(
 )
 
 
+def _split_between(symbol: str, one: Decimal, other: Decimal, splits: Iterable[Split]) -> str | None:
+    "The split that one side has made and the other has not yet; fractions are paid out."
+    for split in splits:
+        made = [(few * split.ratio, many) for few, many in ((one, other), (other, one)) if few and many]
+        if split.symbol == symbol and any(many in (exact, int(exact)) for exact, many in made):
+            return f"a split, {split.ratio:f} for 1, at {split.time.isoformat()}"
+    return None
+
+
 def _position(symbol: str, one: Decimal, other: Decimal, splits: Iterable[Split]) -> Break | None:
     if one == other:
         return None
     facts = {"what": symbol, "ours": f"{one:f}", "theirs": f"{other:f}"}
-    for split in splits:
-        if one and split.symbol == symbol and one * split.ratio == other:
-            why = f"a split, {split.ratio:f} for 1, at {split.time.isoformat()}"
-            return Break(kind=Kind.SPLIT, why=why, **facts)
+    if why := _split_between(symbol, one, other, splits):
+        return Break(kind=Kind.SPLIT, why=why, **facts)
     if one and other / one in _RATIOS:
         return Break(kind=Kind.UNEXPLAINED, why=f"{other / one:f} times ours, and no split is known", **facts)
     return Break(kind=Kind.POSITION, **facts)
@@ -164,7 +173,7 @@ def compare(
 ) -> tuple[Break, ...]:
     "Every difference; `slack`: how far the cash may be off, for fees that a broker books later."
     known = tuple(splits)
-    found = [_order(one, other) for one, other in _pairs(ours, theirs)]
+    found = [_order(one, other, known) for one, other in _pairs(ours, theirs)]
     held, has = ({p.symbol: p.quantity for p in sheet.positions} for sheet in (ours, theirs))
     for symbol in sorted({*held, *has}):
         found.append(_position(symbol, held.get(symbol, Decimal(0)), has.get(symbol, Decimal(0)), known))

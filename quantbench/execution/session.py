@@ -23,9 +23,9 @@ from ..core.check import QuantbenchError, within
 from ..core.clock import Clock, SimClock
 from ..core.journal import Journal
 from ..core.config import Settings
-from ..engine.backtest import Session, Setup
+from ..engine.backtest import Session, Setup, currencies_of, rates_told
 from quantbench.engine.events import (
-    KIND_BAR, KIND_HALT, KIND_QUOTE, KIND_RESUME, KIND_SPLIT, KIND_TRADE, TICK, Events, made, nanoseconds,
+    KIND_BAR, KIND_HALT, KIND_QUOTE, KIND_RESUME, KIND_TRADE, TICK, Events, made, nanoseconds,
 )  # fmt: skip
 from ..engine.guardian import Limits
 from ..engine.result import Result
@@ -39,7 +39,7 @@ from .floor import Account, Floor
 from .guard import Guardian
 from .live import Live
 from .oms import Oms
-from .paper import PaperBroker, moment
+from .paper import PaperBroker, acts, alone, moment
 from .record import Recorder, keep_result
 from ..risk.kill import Kill
 from ..risk.rules import Rules
@@ -246,8 +246,10 @@ def differences(account: Account) -> list[dict[str, str]]:
         for symbol in sorted({*ours, *theirs})
         if ours.get(symbol, Decimal(0)) != theirs.get(symbol, Decimal(0))
     ]
-    open_here = {e.intent.client_id for e in account.oms.open_orders}
-    open_there = {o.client_id or o.broker_id for o in account.broker.open_orders()}
+    entries = {e.intent.client_id: e for e in account.oms.open_orders}
+    asked = {name for name, entry in entries.items() if entry.trouble}  # the broker is being asked about them
+    open_here = set(entries) - asked
+    open_there = {o.client_id or o.broker_id for o in account.broker.open_orders()} - asked
     return rows + [
         {
             "what": f"order {name}",
@@ -303,6 +305,7 @@ class Carried:
             self.session, cast(Oms, self._ear), account.clock, paper=self._paper, journal=account.journal,
             max_age=settings.guardian.max_quote_age_seconds,
         )  # fmt: skip
+        self._currencies, _ = currencies_of(study.tape, self.session.setup.cash)
         self._agreed = account.clock.monotonic()
         self._every = settings.guardian.max_reconciliation_age_seconds / 2
 
@@ -310,15 +313,19 @@ class Carried:
         clock = self._account.clock
         if isinstance(clock, SimClock):
             clock.set(max(moment(int(events["known"][-1])), clock.now()))
-        self._inform(events)
-        self._live.feed(events)
+        for piece in alone(events):
+            self._inform(piece)
+            self._live.feed(piece)
+            if acts(piece):
+                self._compare()
 
     def _inform(self, events: Events) -> None:
         "What Guardian judges by."
         guardian, clock = self._account.guardian, self._account.clock
         guardian.note_heartbeat(clock.now())
         guardian.note_clock((self._account.broker.time() - clock.now()).total_seconds())
-        kinds, places = events["kind"], events["asset"]
+        places = events["asset"]
+        self._rate(events)
         for place in np.unique(places):
             symbol, mine = self._account.assets[place].id, events[places == place]
             for event in mine[(mine["kind"] == KIND_HALT) | (mine["kind"] == KIND_RESUME)]:
@@ -326,11 +333,22 @@ class Carried:
             priced = mine[mine["kind"] <= KIND_QUOTE]
             if len(priced):
                 self._mark(symbol, priced)
-        if (now := clock.monotonic()) - self._agreed >= self._every or kinds[0] == KIND_SPLIT:
-            self._agreed = now
-            if wrong := bool(differences(self._account)):
-                self._account.oms.look_again()
-            guardian.note_reconciliation(clock.now(), clean=not wrong)
+        if clock.monotonic() - self._agreed >= self._every:
+            self._compare()
+
+    def _compare(self) -> None:
+        clock = self._account.clock
+        self._agreed = clock.monotonic()
+        if wrong := bool(differences(self._account)):
+            self._account.oms.look_again()
+        self._account.guardian.note_reconciliation(clock.now(), clean=not wrong)
+
+    def _rate(self, events: Events) -> None:
+        "Rates of currencies, whether the tape tells them or the price of a pair does."
+        _, currencies, rates = rates_told(events, self.session.memory.assets)
+        for place, rate in zip(currencies, rates, strict=True):
+            if place:
+                self._account.guardian.note_rate(self._currencies[place], float(rate))
 
     def _mark(self, symbol: str, priced: Events) -> None:
         last, bars, trades = (
@@ -399,11 +417,12 @@ def opened(
     journal = Journal.open(folder / f"{terms.run}.journal", clock=clock)
     try:
         broker = venue(seal, clock, study)
+        told = broker.get_account()
         guardian = Guardian(
             assets, setup.limits or Limits.research(cash, length), patient, clock=clock,
-            rules=Rules.simulated(terms.run), kill=kill, seal=seal, journals=folder, append=journal.append,
+            rules=Rules.simulated(terms.run), kill=kill, seal=seal, base=told.currency, journals=folder, append=journal.append,
         )  # fmt: skip
-        guardian.note_account(broker.get_account())
+        guardian.note_account(told)
         guardian.note_clock((broker.time() - clock.now()).total_seconds())
         oms = Oms(journal, guardian, broker, clock, run=terms.run, assets=assets)
         account = Account(terms.run, assets, journal, guardian, oms, broker, clock, shared=True)
