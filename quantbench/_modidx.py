@@ -4264,6 +4264,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'quantbench/execution/oms.py'),
                                           'quantbench.execution.oms.Oms.work': ( 'execution/oms.html#oms.work',
                                                                                  'quantbench/execution/oms.py'),
+                                          'quantbench.execution.oms.Oms.worked': ( 'execution/oms.html#oms.worked',
+                                                                                   'quantbench/execution/oms.py'),
                                           'quantbench.execution.oms.Placed': ('execution/oms.html#placed', 'quantbench/execution/oms.py'),
                                           'quantbench.execution.oms.Ruled': ('execution/oms.html#ruled', 'quantbench/execution/oms.py'),
                                           'quantbench.execution.oms.Ruled.accepted': ( 'execution/oms.html#ruled.accepted',
