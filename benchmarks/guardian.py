@@ -2,7 +2,7 @@
 
     python benchmarks/guardian.py [rulings] [rounds]
 
-Warm, one thread, times of `perf_counter` in microseconds: p50 and p99 of each round, and of these the median. The same questions are asked with the thread that bounds a ruling's time and without it (nothing else may be: a control that hangs
+Warm, one thread, times of `perf_counter` in microseconds: p50 and p99 of each round, and of these the median; "quiet" is the p99 of the quietest round, for a neighbour lengthens one ruling in a hundred long before he lengthens the median. The same questions are asked with the thread that bounds a ruling's time and without it (nothing else may be: a control that hangs
 would then hang its caller); CPU is that of the whole process, what a neighbour on the machine does not lengthen.
 """
 
@@ -69,7 +69,8 @@ def show(
         times, cpu = measure(desk, count)
         rows.append((*(1e6 * np.percentile(times, q) for q in (50, 99)), 1e6 * cpu / count))
     middle, late, used = (statistics.median(column) for column in zip(*rows, strict=True))
-    print(f"{name:48}p50 {middle:7.1f} µs   p99 {late:8.1f} µs   CPU {used:7.1f} µs")
+    quiet = min(row[1] for row in rows)
+    print(f"{name:40}p50 {middle:6.1f} µs  p99 {late:8.1f} µs  quiet {quiet:6.1f} µs  CPU {used:6.1f} µs")
 
 
 def main() -> None:

@@ -213,9 +213,13 @@ class Straight:
     def __init__(self, seal: Seal, broker: PaperBroker) -> None:
         self.seal, self.broker, self.intents, self.orders = seal, broker, {}, {}
 
-    def place(self, order: Any, *, arrival: Any = None, reduce_only: bool = False, leaving: Any = None) -> Any:
+    def place(
+        self, order: Any, *, arrival: Any = None, reduce_only: bool = False, leaving: Any = None
+    ) -> Any:
         name = f"s-{len(self.intents) + 1}"
         intent = Intent(order=replace(order, id=name), arrival=arrival, reduce_only=reduce_only)
+        if leaving is not None:
+            leaving()
         answer = self.broker.submit_order(self.seal.make(intent, "0"))
         self.intents[name] = intent
         state = OrderState.SUBMITTED if answer.outcome is Outcome.ACCEPTED else OrderState.REJECTED

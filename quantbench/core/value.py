@@ -284,11 +284,13 @@ def _declared(cls: Any) -> tuple[tuple[str, str, _Rule], ...]:
 _plan: Callable[[Any], tuple[tuple[str, str, _Rule], ...]] = cache(_declared)
 
 
-@cache
-def _readers(cls: Any) -> tuple[dict[str, Callable[[Any, str], Any]], tuple[str, ...]]:
+def _read_by(cls: Any) -> tuple[dict[str, Callable[[Any, str], Any]], tuple[str, ...]]:
     "How each field is read, and which have no default."
     needed = tuple(field.name for field in fields(cls) if field.default is MISSING)
     return {name: rule.read for name, _, rule in _plan(cls)}, needed
+
+
+_readers: Callable[[Any], tuple[dict[str, Callable[[Any, str], Any]], tuple[str, ...]]] = cache(_read_by)
 
 # %% ../../nbs/core/01_value.ipynb #1f221993
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,9 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from hashlib import sha256
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -53,6 +53,9 @@ class Check(NamedTuple):
     control: str
     verdict: str
     detail: str
+
+
+_check = partial(tuple.__new__, Check)  # of one tuple: half the time of `Check(…)`, 39 times an order
 
 
 @dataclass(frozen=True, repr=False)
@@ -621,7 +624,7 @@ class Guardian(_Controls, Shown):
         self.records, self.in_a_row, self.held, self.twins, self.throttles = {}, {}, {}, {}, {}
         self.calendars = [Calendar(asset.venue.calendar) for asset in self.book.assets]
         self.last_wall: datetime | None = None
-        self._day, self._day_end, self._halted = date.min, 0, 0
+        self._day, self._day_end, self._halted = date.min, datetime.min.replace(tzinfo=UTC), 0
         self._accepted: dict[str, tuple[Ruling, Intent, float]] = {}
         self._ids: set[str] = set()  # every client id that was ever judged
         self._controls: dict[str, Callable[[Case], Found]] = {
@@ -717,7 +720,7 @@ class Guardian(_Controls, Shown):
         for name, look in self._controls.items():
             try:
                 ok, detail = look(case)
-                checks[name] = Check(name, PASS if ok is True else FAIL, str(detail) or "no detail")
+                checks[name] = _check((name, PASS if ok is True else FAIL, str(detail) or "no detail"))
             except Exception as error:
                 checks[name] = Check(name, ERROR, f"{type(error).__name__}: {error}"[:200])
         return True
@@ -946,12 +949,12 @@ class Guardian(_Controls, Shown):
     def _roll(self, now: datetime) -> None:
         if self.last_wall is not None and now < self.last_wall:
             self.kill.stop(State.HALTED, why="the clock went back")
-        if nanoseconds(now) < self._day_end:
+        if now < self._day_end:
             return
         calendar = self.calendars[0]
         day = calendar.session_of(now) or calendar.next_session(now.date())
         following = calendar.open_close(calendar.next_session(day))[0]
-        self._day, self._day_end = day, nanoseconds(following)
+        self._day, self._day_end = day, following
         if self.told.account is not None:
             self.book.new_day()
 

@@ -802,6 +802,11 @@ class Oms:
         return tuple(line.view() for line in list(self._book.open.values()))
 
     @property
+    def worked(self) -> tuple[str, ...]:
+        "Client ids of the open orders that algorithms work."
+        return tuple(line.id for line in list(self._book.open.values()) if line.worked)
+
+    @property
     def positions(self) -> Mapping[str, Decimal]:
         "What our fills add up to, by symbol; nothing that came to zero."
         return MappingProxyType({symbol: held for symbol, held in self._book.positions.items() if held})

@@ -324,17 +324,16 @@ class _Day:
 
     def place_child(self) -> None:
         "Of a parent that is open, or of a new one."
-        parents = [line for line in self.oms.open_orders if line.worked]
+        parents = self.oms.worked
         if not parents or self.rng.random() < 0.3:
             self.oms.work(self.order())
             return
-        parent = self.rng.choice(parents)
-        order, left = parent.intent.order, parent.intent.order.quantity
+        order = self.oms.orders[self.rng.choice(parents)].intent.order
         child = Order(
             id="any",
             asset=order.asset,
             side=order.side,
-            quantity=min(left, Decimal(self.rng.choice((1, 50, 100)))),
+            quantity=min(order.quantity, Decimal(self.rng.choice((1, 50, 100)))),
             time=self.ours.now(),
         )
         self.oms.place(
