@@ -72,6 +72,8 @@ def test_a_certificate_that_was_copied_to_another_desk_starts_nothing(
     copy.write_bytes(file.read_bytes())
     assert begins(desk) == begins(desk, copy) == ""
     assert begins(other, copy) == "QB-CRT-006"  # there it could never be revoked
+    told.up(desk, "paper")  # another took its place
+    assert begins(desk) == "" and begins(desk, copy) == "QB-CRT-006"
     standing.step(desk, "KnownDrift", "halted", who="Ada", why="stop")
     assert begins(desk, copy) == begins(other, copy) == "QB-CRT-006"
 
@@ -348,3 +350,37 @@ def test_two_weeks_of_other_days_are_no_session(desk: Desk, study: Study) -> Non
         made = told.lived([0.001] * 13, "paper", began=began, certificate=held.certificate.hash, told=1)
         standing.keep(desk, replace(made, fills=(told.fill(10.0, time=told.end(made)),)))
         assert missing(desk, "micro") == {"PR-02"}
+
+
+def test_a_licence_reads_what_is_new_and_never_comes_back(
+    desk: Desk, study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told.in_paper(desk, study)
+    asked = licence(desk, study)
+    assert asked() is not None
+    for n in range(3):  # of others, of reviews, of histories
+        standing.review(desk, "Else", "regimes", who="Ada", why=f"look {n}")
+    read_again: list[Any] = []
+    real = standing.records_of
+
+    def counted(path: Path, **how: Any) -> Any:
+        found = list(real(path, **how))
+        read_again.append(len(found))
+        return iter(found)
+
+    monkeypatch.setattr(standing, "records_of", counted)
+    assert asked() is not None and asked() is not None and read_again == [3]
+    whole = desk.journal.read_bytes()
+    cut(desk.journal, 2)
+    assert asked() is None
+    desk.journal.write_bytes(whole)
+    assert asked() is None and licence(desk, study)() is not None  # another start looks at all of it
+
+
+def test_goals_are_shown_and_decide_nothing(desk: Desk, study: Study, tmp_path: Path) -> None:
+    goals = {"sharpe_ann": "9", "drawdown_fraction": "0.01", "accuracy_fraction": "0.9"}
+    for here, marks in ((desk, [True, True, False]), (with_settings(desk, tmp_path, **goals), [False] * 3)):
+        told.judge(desk, study)
+        items = [item for item in lists.checklist(here, "KnownDrift", "paper").items if item.id == "GT-20"]
+        assert [item.margin > 0.0 for item in items] == marks and all(item.passed for item in items)
+        assert all("a goal" in item.limit for item in items)

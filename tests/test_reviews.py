@@ -164,7 +164,7 @@ def test_one_loss_in_a_hundred_worlds_without_a_change_is_all_that_is_refused() 
 @pytest.mark.parametrize(
     ("live", "here", "seen", "there"),
     [
-        ([0.01] * 6, [0] * 6, [0.01] * 9, [1] * 9),  # the market is not known
+        ([0.01] * 6, [0] * 6, [0.01] * 9, [0] * 9),  # the market is not known
         ([0.01] * 6, [2] * 6, [0.01] * 9, [1] * 9),  # the gates never saw that
         ([0.01] * 4, [1] * 4, [0.01] * 9, [1] * 9),  # too few sessions
         ([], [], [0.01] * 9, [1] * 9),

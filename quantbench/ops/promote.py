@@ -2,7 +2,7 @@
 
 **Contract.** `promote` takes one step up (QB-PRO-001) for a person who gives a name and a reason (QB-PRO-004), if every item of `ops.checklist` passed (QB-PRO-002). For paper it then computes the holdout once more from the sealed bytes in a fresh process, to the same verdict (QB-PRO-003). It issues the
 certificate, revokes the one before, and writes both into the journal in one group; the file is a copy. A decision made meanwhile by somebody else wins (QB-PRO-005). What fails has written nothing. A paper certificate ends with the days that paper may last (GT-08), the others with the quarter after which regimes are reviewed (GT-18).
-`renew` asks the questions that have an interval when they are due, and writes the answers down: slippage and its coefficient each month, a pair's test every sixty days.
+`renew` asks the questions that have an interval when they are due, and writes the answers down: slippage and its coefficient each month, a pair's test every sixty days, and each quarter what it did in every state of the market beside what its backtest did there (`in_states`).
 `rehearsed` makes a desk on which `KnownDrift` can be promoted, with real evidence, in a folder of its own.
 
 `qb promote NAME --to STAGE --who WHO --why WHY` takes a step, up or down; with `--dry-run` it only shows the checklist. `qb promote status NAME` says where it stands, `qb promote watch NAME` asks what is due, runs the monitors and does what follows, `qb promote review NAME` signs a review of the regimes, `qb promote key` makes the signing key. It

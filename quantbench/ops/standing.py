@@ -387,6 +387,9 @@ class Licence:
     def __init__(self, desk: Desk, name: str, strategy: Strategy, limits: Limits, public: str) -> None:
         from quantbench.ops.certificate import check, notebook_hash
 
+        self._head = next(
+            (record.head for record in reversed(desk.records())), None
+        )  # before it is looked at
         made, kind, self._latest = licensed(desk, name), type(strategy), desk.now
         stage = status(desk, name).stage
         check(made, kind, strategy.values(), limits, stage, self._latest, public, revoked(desk.journal))
@@ -404,8 +407,7 @@ class Licence:
             digest(environment()),
             limits.hash,
         )
-        self._desk, self._hash, self._size = desk, made.hash, -1
-        self._stands = False
+        self._desk, self._hash, self._size, self._stands = desk, made.hash, -1, True
         self.stage = Stage(
             name=made.stage, strategy=name, capital_fraction=made.capital_fraction, promoted=parts, running=here, expires=made.expires,
             holdout_reads=_openings(desk, made.lineage), evidence=tuple(made.verdicts.values()),
@@ -415,12 +417,24 @@ class Licence:
         "For Guardian: the stage, or None if nothing may be sent."
         journal = self._desk.journal
         size = journal.stat().st_size if journal.exists() else -2
-        if size != self._size:
-            held = status(self._desk, self.stage.strategy).certificate
-            self._stands, self._size = held is not None and held.hash == self._hash, size
-            self._latest = max(self._latest, self._desk.now)
+        if self._stands and size != self._size:
+            self._stands, self._size = self._heard(), size
         self._latest = max(self._latest, self._desk.clock.now())
         return self.stage if self._stands and self._latest < self.stage.expires else None
+
+    def _heard(self) -> bool:
+        "Does it stand after what was written since? In a journal that is gone or was cut, nothing does."
+        try:
+            fresh = list(records_of(self._desk.journal, after=self._head))
+        except QuantbenchError:
+            return False
+        for record in fresh:
+            self._head, self._latest = record.head, max(self._latest, record.time)
+        mine = [r for r in fresh if r.payload.get("strategy") == self.stage.strategy]
+        gone = any(r.kind == "revocation" and r.payload["certificate"] == self._hash for r in mine)
+        return not gone and all(
+            r.payload["certificate_hash"] == self._hash for r in mine if r.kind == "promotion"
+        )
 
 
 def _openings(desk: Desk, lineage: str) -> int:
