@@ -362,11 +362,7 @@ class _Controls:
         return self._engine(case, "G09")
 
     def g10(self, case: Case) -> Found:
-        found = self._engine(case, "G10")
-        known = finite(case.equity) and case.equity > 0 and finite(case.gross)
-        return Found(
-            found.ok and (known or case.reducing), f"gross {case.gross:.2f} of equity {case.equity:.2f}"
-        )
+        return Found(self._engine(case, "G10").ok, f"gross {case.gross:.2f} of equity {case.equity:.2f}")
 
     def g11(self, case: Case) -> Found:
         found = self._engine(case, "G11")
