@@ -100,6 +100,7 @@ Modules:
 - `quantbench.ops.gate`: Every gate on one strategy, from a command line that ends as the verdict says.
 - `quantbench.ops.gateway`: The process that may send orders, and what anybody else may ask of it.
 - `quantbench.ops.heart`: A process says that it lives, in a way that works while nothing else does.
+- `quantbench.ops.history`: What a session leaves for those who decide about the next stage: its worth, and each fill beside the one its backtest has.
 - `quantbench.ops.journal`: `qb journal`: does the record of what happened still say what it said?
 - `quantbench.ops.leakcheck`: `qb leakcheck`: does the code in this file know its future?
 - `quantbench.ops.monitors`: What must stay true after a strategy was promoted, looked at on what was recorded, each with the day on which it is looked at again.
