@@ -11,6 +11,7 @@ import pytest
 from mirror import Mirror, venue
 from test_promote import desk, in_paper, keys, study  # noqa: F401 (fixtures)
 
+from quantbench.core.check import QuantbenchError
 from quantbench.core.clock import WallClock
 from quantbench.core.config import load
 from quantbench.engine.study import Study
@@ -40,6 +41,8 @@ def test_after_a_paper_session_the_checklist_for_micro_has_its_values(desk, stud
     assert float(after["GT-08"].value) == pytest.approx(days, rel=1e-3) and after["GT-08"].passed
     assert after["GT-09"].value == "0" and after["GT-09"].passed and after["GT-12"].passed
     assert {"GT-16", "GT-20"} <= after.keys() and "unknown" not in after["GT-20"].value
+    with pytest.raises(QuantbenchError, match="QB-PRO-006"):  # nothing follows from it today
+        look(desk, "KnownDrift")
     found = look(desk, "KnownDrift", made.marks[-1].time)
     assert all(each.action == "none" for each in found), [each.name for each in found]
 

@@ -191,7 +191,7 @@ class Floor:
         self._ended: dict[str, Any] = {}  # the last session
         self.lost = self._find_lost(records)
         if account is not None:
-            self._enter(account)
+            self.enter(account)
 
     def _find_lost(self, records: list[Any]) -> tuple[str, ...]:
         "Sessions that were begun and never ended: a crash ended them."
@@ -202,7 +202,8 @@ class Floor:
             self.note("session.lost", {"run": run, "why": "the process ended before the session did"})
         return lost
 
-    def _enter(self, account: Account) -> None:
+    def enter(self, account: Account) -> None:
+        "This account from now on; what it has filled is told of."
         self.account = account
         self._fills.clear()
         for record in read(account.journal.path) if account.oms.orders else ():
@@ -211,6 +212,12 @@ class Floor:
                 names = ("id", "execution", "quantity", "price", "fee", "time")
                 told = {name: record.payload[name] for name in names}
                 self._fills.append(told | {"symbol": entry.asset.id, "side": entry.side.value})
+
+    def leave(self) -> None:
+        "Let the account go; what it holds at its broker it goes on holding."
+        account, self.account = self.account, None
+        if account is not None:
+            account.close()
 
     def note(self, kind: str, payload: Mapping[str, Any]) -> None:
         self.journal.append(kind, payload)
@@ -250,6 +257,8 @@ class Floor:
     def _pump(self, account: Account) -> bool:
         try:
             changes = account.oms.pump() if self.session is None else ()
+            if self.session is None and account.reconciler is not None:
+                account.reconciler.when_due(hear=lambda: self._hear(account))
         except (
             QuantbenchError
         ) as error:  # the journal takes nothing any more: the order book sends nothing any more
@@ -257,11 +266,13 @@ class Floor:
             return False
         for change in changes:
             self._tell(change)
-        if self.session is None and account.reconciler is not None:
-            account.reconciler.when_due()
         self._heed_halt(account)
         self._heed_breaks(account)
         return bool(changes)
+
+    def _hear(self, account: Account) -> None:
+        for change in account.oms.pump():
+            self._tell(change)
 
     def _fail(self, error: Exception) -> None:
         "A session that cannot go on: halted, what it has open is cancelled, and the process goes on."
@@ -333,10 +344,9 @@ class Floor:
         self._may_resume(self.journal_path)
         if self.kill_state.state() is State.KILLED:
             raise QuantbenchError("QB-GTW-011", where="start", value=str(self.kill_state.causes[-1]))
-        before, (account, session) = self.account, self._begin(self, **how)
-        if before is not None and before is not account:
-            before.close()
-        self._enter(account)
+        account, session = self._begin(self, **how)
+        self.leave()
+        self.enter(account)
         self.session = session
         self.note(
             "session.start",

@@ -26,7 +26,7 @@ from .book import Entry
 from .broker import BrokerAccount, BrokerOrder, BrokerPosition, Report, Told
 
 # %% auto #0
-__all__ = ['Standing', 'Execution', 'Sheet', 'Kind', 'Break', 'Split', 'compare', 'Books', 'our_sheet', 'their_sheet',
+__all__ = ['PAUSES', 'Standing', 'Execution', 'Sheet', 'Kind', 'Break', 'Split', 'compare', 'Books', 'our_sheet', 'their_sheet',
            'Reconciliation', 'Reconciler']
 
 # %% ../../nbs/execution/130_reconcile.ipynb #b0ba1373
@@ -278,6 +278,9 @@ class Reconciliation(Value):
             raise QuantbenchError("QB-REC-001", where=self.time.isoformat(), value=value)
 
 
+PAUSES = (0.05, 0.2, 0.5)  # seconds until a difference is looked at again
+
+
 class Reconciler:
     "Checks at start and on a schedule. It asks, writes down and tells; it cannot trade."
 
@@ -302,15 +305,33 @@ class Reconciler:
         self._checked, self._quiet = -math.inf, 0
         self.last: Reconciliation | None = None  # what the last check found
 
-    def when_due(self) -> Reconciliation | None:
+    def when_due(self, hear: Callable[[], object] | None = None) -> Reconciliation | None:
         "A check, if the last one is old enough."
         if self._clock.monotonic() - self._checked < self._every:
             return None
-        return self.check(routine=True)
+        return self.check(routine=True, hear=hear)
 
-    def check(self, *, routine: bool = False) -> Reconciliation:
-        "Both sides, now; of a `routine` the journal has what is news."
-        before, self._checked = self._ours(), self._clock.monotonic()
+    def check(self, *, routine: bool = False, hear: Callable[[], object] | None = None) -> Reconciliation:
+        "Both sides, now; of a `routine` the journal has what is news. With `hear`, which hears what the broker tells, a difference is looked at again after a pause: a fill may be on its way."
+        self._checked = self._clock.monotonic()
+        if hear is not None:
+            self._wait_for(hear)
+        return self._check(routine=routine)
+
+    def _wait_for(self, hear: Callable[[], object]) -> None:
+        "Until both sides agree, at most as long as the pauses are."
+        for pause in PAUSES:
+            try:
+                theirs = their_sheet(self._books, self._clock.now(), self._since)
+            except QuantbenchError:  # the check will say so
+                return
+            if not compare(self._ours(), theirs, slack=self._slack):
+                return
+            self._clock.sleep(pause)
+            hear()
+
+    def _check(self, *, routine: bool) -> Reconciliation:
+        before = self._ours()
         try:
             theirs = their_sheet(self._books, self._clock.now(), self._since)
             strangers = self._strangers(before, theirs)

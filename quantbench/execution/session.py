@@ -9,6 +9,7 @@ order book and broker, writes result, marks and a summary, and is `done`. They a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from datetime import timedelta
@@ -42,12 +43,11 @@ from .oms import Oms
 from .paper import PaperBroker, moment
 from .reconcile import Reconciler, Split
 from .record import Recorder, keep_result
-from ..risk.kill import Kill
 from ..risk.rules import Rules
 
 # %% auto #0
-__all__ = ['Venue', 'Driven', 'Admit', 'Replay', 'Drive', 'Terms', 'Paper', 'hourly', 'splits_of', 'runs', 'next_run', 'Carried',
-           'simulated', 'opened', 'starts', 'Rehearsed', 'rehearse']
+__all__ = ['Venue', 'Driven', 'Admit', 'Opens', 'Feeds', 'Feed', 'Replay', 'Drive', 'Terms', 'Paper', 'hourly', 'splits_of',
+           'runs', 'next_run', 'Carried', 'note_broker', 'simulated', 'limits_of', 'starts', 'Rehearsed', 'rehearse']
 
 # %% ../../nbs/execution/139_session.ipynb #248f1aa0
 _PIECE, _SPAN = 1024, 1_000_000_000  # events, and nanoseconds of the tape, between two looks at anything else
@@ -64,6 +64,23 @@ def _pieces(chunks: Iterable[Events], size: int) -> Iterator[Events]:
             start = end
 
 
+class Feed(Protocol):
+    "Where events come from."
+
+    speed: float  # times real time; 0: as fast as it goes
+    over: bool
+
+    def due(self) -> Events | None:
+        "What is due and was not given; None: nothing yet, or nothing ever more (`over`)."
+        ...
+
+    def gaps(self) -> list[dict[str, str]]:
+        "Spans of which nothing was heard, since the last call: from, until, why."
+        ...
+
+    def close(self) -> None: ...
+
+
 class Replay:
     "A tape as a feed."
 
@@ -75,8 +92,13 @@ class Replay:
         self._rest = _pieces(tape.chunks(), piece or _PIECE)
         self.over = False
 
+    def gaps(self) -> list[dict[str, str]]:
+        return []
+
+    def close(self) -> None:
+        pass
+
     def due(self) -> Events | None:
-        "What is due and was not given; None: nothing yet, or nothing ever more (`over`)."
         if self._held is None:
             self._held = next(self._rest, None)
             self.over = self._held is None
@@ -131,13 +153,14 @@ class Terms:
     certificate: str = ""  # hash; empty: simulated in the process of whoever asked
     stage: str = "paper"
     place: str = "here"  # or gateway: whose process it is
+    feed: str = "replay"
 
 
 class Paper:
     "A session under way."
 
     def __init__(
-        self, terms: Terms, study: Study, account: Account, drive: Drive, feed: Any, folder: Path, *, wall: Clock
+        self, terms: Terms, study: Study, account: Account, drive: Drive, feed: Feed, folder: Path, *, wall: Clock
     ) -> None:  # fmt: skip
         self.name, self.terms, self.study, self.account = terms.run, terms, study, account
         self._drive, self._feed, self._folder, self._wall = drive, feed, folder, wall
@@ -145,7 +168,7 @@ class Paper:
         self._marked, self._worth = wall.monotonic(), 0  # when, and how many points of the curve
         start: dict[str, Any] = {
             "run": terms.run, "strategy": terms.strategy, "stage": terms.stage, "place": terms.place, "lake": terms.lake, "as_of": terms.as_of,
-            "certificate": terms.certificate, "broker": account.broker.name, "speed": float(getattr(feed, "speed", 1.0)),
+            "certificate": terms.certificate, "broker": account.broker.name, "feed": terms.feed, "speed": feed.speed,
             "parameters": study.strategy.values(), "inputs": study.inputs, "equity": float(drive.session.memory.run[0]["equity"]),
         }  # fmt: skip
         account.journal.append("session.start", start)
@@ -155,6 +178,8 @@ class Paper:
 
     def step(self) -> bool:
         "What is due; False: nothing was."
+        for gap in self._feed.gaps():
+            self.account.journal.append("feed.gap", {"run": self.name, **gap})
         events = self._feed.due()
         if events is None:
             if self._feed.over and not self.done:
@@ -192,7 +217,7 @@ class Paper:
         run, orders = self._drive.session.memory.run[0], self.account.oms.orders
         equity, begun = float(run["equity"]), float(run["start_equity"])
         told = {
-            "run": self.name, "strategy": self.terms.strategy, "speed": float(getattr(self._feed, "speed", 1.0)), "events": self._recorder.count,
+            "run": self.name, "strategy": self.terms.strategy, "feed": self.terms.feed, "speed": self._feed.speed, "events": self._recorder.count,
             "event_time": moment(max(int(run["now"]), 0)).isoformat(), "equity": equity, "profit": equity - begun, "orders": len(orders), "done": self.done,
         }  # fmt: skip
         return told | self.summary
@@ -219,6 +244,7 @@ class Paper:
             self._drive.settle()
             self.summary |= self._reconciled()
         finally:
+            self._feed.close()
             self._mark(over=True)
             self._recorder.close()
             self.account.journal.append("session.stop", {"run": self.name, **self.summary})
@@ -227,12 +253,13 @@ class Paper:
     def abandon(self, why: str) -> None:
         "It cannot go on: mark what was recorded, for the replay that follows."
         self.done = True
+        self._feed.close()
         self._mark(over=True)
         self._recorder.close()
         self.account.journal.append("session.stop", {"run": self.name, "failed": why})
 
     def _reconciled(self) -> dict[str, Any]:
-        found = _books(self.account).check()
+        found = _books(self.account).check(hear=self._drive.settle)
         return {"reconciled": found.clean, "breaks": [f"{b.kind} {b.what}" for b in found.breaks]}
 
     def _kept(self, result: Result) -> dict[str, Any]:
@@ -337,7 +364,8 @@ class Carried:
         "What Guardian judges by."
         guardian, clock = self._account.guardian, self._account.clock
         guardian.note_heartbeat(clock.now())
-        guardian.note_clock((self._account.broker.time() - clock.now()).total_seconds())
+        if self._paper is not None:
+            guardian.note_clock((self._account.broker.time() - clock.now()).total_seconds())
         kinds, places = events["kind"], events["asset"]
         for place in np.unique(places):
             symbol, mine = self._account.assets[place].id, events[places == place]
@@ -346,8 +374,15 @@ class Carried:
             priced = mine[mine["kind"] <= KIND_QUOTE]
             if len(priced):
                 self._mark(symbol, priced)
-        books = _books(self._account)
-        books.check() if kinds[0] == KIND_SPLIT else books.when_due()
+        self._compare(at_once=bool(kinds[0] == KIND_SPLIT))
+
+    def _compare(self, *, at_once: bool = False) -> None:
+        "The books on their schedule; and with them what else only a broker elsewhere knows. One that does not answer is told nothing about: what is not known grows old, and refuses."
+        books, hear = _books(self._account), None if self._paper is not None else self._live.listen
+        found = books.check(hear=hear) if at_once else books.when_due(hear=hear)
+        if found is not None and found.silent is None and self._paper is None:
+            with suppress(QuantbenchError):
+                note_broker(self._account.guardian, self._account.broker, self._account.clock)
 
     def _mark(self, symbol: str, priced: Events) -> None:
         last, bars, trades = (
@@ -366,18 +401,27 @@ class Carried:
 
     def listen(self) -> None:
         self._account.guardian.note_heartbeat(self._account.clock.now())
-        _books(self._account).when_due()
+        self._compare()
         self._live.listen()
 
     def finish(self) -> None:
         self._live.finish()
 
     def settle(self) -> None:
-        "Everything is cancelled. A simulated venue acts when its market does, so it is shown the last prices once more, a minute later and with no size."
+        "Everything is cancelled. A simulated venue acts when its market does, so it is shown the last prices once more, a minute later and with no size; another is waited for, but not for ever."
+        oms = self._account.oms
+        if oms.open_orders:
+            oms.cancel_all(why="the session ends")
+            self._await()
+        self._ear.pump()
+
+    def _await(self) -> None:
+        "Until what was cancelled is."
         oms, clock = self._account.oms, self._account.clock
-        if not oms.open_orders:
-            return
-        oms.cancel_all(why="the session ends")
+        until = clock.monotonic() + 2.0
+        while self._paper is None and oms.open_orders and clock.monotonic() < until:
+            clock.sleep(0.02)
+            self._ear.pump()
         if self._paper is not None:
             clock.sleep(60.0)
             rows, now = self._paper.memory.assets, nanoseconds(clock.now())
@@ -386,11 +430,18 @@ class Carried:
             self._paper.feed(
                 made(KIND_TRADE, known=times, since=times, asset=seen, price=rows["last"][seen], size=sizes)
             )
-        self._ear.pump()
 
     def changes(self) -> tuple[Change, ...]:
         heard, self._ear.heard = tuple(self._ear.heard), []
         return heard
+
+
+def note_broker(guardian: Guardian, broker: Adapter, clock: Clock) -> None:
+    "What Guardian has to know of an account elsewhere: its money, and how far the clocks are apart."
+    guardian.note_account(broker.get_account())
+    asked = clock.now()
+    told = broker.time()
+    guardian.note_clock((told - asked - (clock.now() - asked) / 2).total_seconds())
 
 
 def simulated(seal: Seal, clock: SimClock, study: Study) -> Adapter:
@@ -402,24 +453,28 @@ Venue = Callable[[Seal, SimClock, Study], Adapter]  # makes the broker of a sess
 Driven = Callable[[Study, Account], Drive]  # makes what drives its engine
 
 
-def opened(
-    folder: Path, study: Study, terms: Terms, feed: Any, *, venue: Venue, drive: Driven, settings: Settings, kill: Kill, wall: Clock
-) -> tuple[Account, Paper]:  # fmt: skip
-    "An account and the session in it; the first reconciliation is made here."
+def limits_of(study: Study) -> Limits:
+    "Those it was judged with."
+    setup = Setup(**study.choices)
+    cash = next(iter(setup.cash.values())) if isinstance(setup.cash, Mapping) else setup.cash
+    length = study.tape.interval.length if study.tape.interval else timedelta(0)
+    return setup.limits or Limits.research(cash, length)
+
+
+def _here(floor: Floor, study: Study, terms: Terms, *, venue: Venue, settings: Settings) -> Account:
+    "An account with a broker in this process; the first reconciliation is made here."
+    folder = floor.folder / "runs"
     folder.mkdir(parents=True, exist_ok=True)
     patient = replace(
         settings.guardian, max_check_seconds=1.0
     )  # a simulated venue waits: a busy machine refuses nothing
     clock, seal, assets = SimClock(study.tape.span[0] - timedelta(seconds=1)), Seal(), study.tape.assets
-    setup = Setup(**study.choices)
-    cash = next(iter(setup.cash.values())) if isinstance(setup.cash, Mapping) else setup.cash
-    length = study.tape.interval.length if study.tape.interval else timedelta(0)
     journal = Journal.open(folder / f"{terms.run}.journal", clock=clock)
     try:
         broker = venue(seal, clock, study)
         guardian = Guardian(
-            assets, setup.limits or Limits.research(cash, length), patient, clock=clock,
-            rules=Rules.simulated(terms.run), kill=kill, seal=seal, journals=folder, append=journal.append,
+            assets, limits_of(study), patient, clock=clock, rules=Rules.simulated(terms.run), kill=floor.kill_state,
+            seal=seal, journals=folder, append=journal.append,
         )  # fmt: skip
         guardian.note_account(broker.get_account())
         guardian.note_clock((broker.time() - clock.now()).total_seconds())
@@ -428,11 +483,10 @@ def opened(
         books = reconciler_of(
             journal, guardian, oms, broker, clock, splits=splits_of(study.tape), every=every
         )
-        account = Account(
+        books.check()
+        return Account(
             terms.run, assets, journal, guardian, oms, broker, clock, shared=True, reconciler=books
         )
-        books.check()
-        return account, Paper(terms, study, account, drive(study, account), feed, folder, wall=wall)
     except BaseException:
         journal.close()
         raise
@@ -443,42 +497,66 @@ Admit = Callable[
 ]  # name, lake, as of, certificate -> study, hash, stage
 
 
+Opens = Callable[[Floor, Study, Terms], Account]  # an account for a session
+Feeds = Mapping[
+    str, Callable[[Study], tuple[Study, Feed]]
+]  # by name: the study on a tape that is still ahead, and its feed
+
+
 def starts(
-    *,
-    settings: Settings,
-    wall: Clock,
-    admit: Admit,
-    venue: Venue = simulated,
-    drive: Driven | None = None,
-    place: str = "here",
-) -> Callable[..., tuple[Account, Paper]]:
-    "A floor's `begin`."
+    *, settings: Settings, wall: Clock, admit: Admit, venue: Venue = simulated, drive: Driven | None = None, place: str = "here",
+    account: Opens | None = None, feeds: Feeds | None = None,
+) -> Callable[..., tuple[Account, Paper]]:  # fmt: skip
+    "A floor's `begin`. `account` opens one at a broker elsewhere; without it each session has a simulated one of its own. `feeds` are those beside the replay."
+    live = feeds or {}
 
     def begin(
-        floor: Floor, *, strategy: str, certificate: str = "", feed: str = "replay", speed: float = 0.0, lake: str = "", as_of: str = "2026-11-01", last: float = 0.0,
+        floor: Floor, *, strategy: str, certificate: str = "", feed: str = "replay", speed: float = 0.0, lake: str = "", as_of: str = "2026-11-01", last: float = 0.0, broker: str = "",
     ) -> tuple[Account, Paper]:  # fmt: skip
-        if feed != "replay":
-            raise QuantbenchError("QB-GTW-015", where="feed", value=feed, allowed="replay: the study's tape")
+        named = "simulated" if account is None else settings.broker.name
+        if broker not in ("", named):
+            raise QuantbenchError(
+                "QB-GTW-015",
+                where="broker",
+                value=broker,
+                allowed=f"{named}: that is where this process trades",
+            )
+        known = [*(["replay"] if account is None else []), *live]
+        if feed not in known:
+            raise QuantbenchError(
+                "QB-GTW-015", where="feed", value=feed, allowed=f"one of {', '.join(known) or 'none'}"
+            )
         study, held, stage = admit(strategy, lake, as_of, certificate)
-        if within(last, 0.0, 1e6, code="QB-GTW-015", where="last"):  # days, from the end of the tape
-            end = study.tape.span[1]
-            study = study.on(study.tape.between(end - timedelta(days=last), end + timedelta(microseconds=1)))
-        replay, folder = Replay(study.tape, speed=speed, clock=wall), floor.folder / "runs"
-        terms = Terms(next_run(folder, study.name), strategy, lake, as_of, held, stage, place)
-        carried = drive or partial(Carried, settings=settings)
-        return opened(
-            folder,
-            study,
-            terms,
-            replay,
-            venue=venue,
-            drive=carried,
-            settings=settings,
-            kill=floor.kill_state,
-            wall=wall,
-        )
+        folder = floor.folder / "runs"
+        terms = Terms(next_run(folder, study.name), strategy, lake, as_of, held, stage, place, feed)
+        source: Feed
+        if feed == "replay":
+            study = _end(study, last)
+            source = Replay(study.tape, speed=speed, clock=wall)
+        else:
+            study, source = live[feed](study)
+        opens = account or partial(_here, venue=venue, settings=settings)
+        try:
+            opened = opens(floor, study, terms)
+            try:
+                driven = drive(study, opened) if drive is not None else Carried(study, opened, settings)
+                return opened, Paper(terms, study, opened, driven, source, folder, wall=wall)
+            except BaseException:
+                opened.close()
+                raise
+        except BaseException:
+            source.close()
+            raise
 
     return begin
+
+
+def _end(study: Study, last: float) -> Study:
+    "On the last days of its tape; 0: on all of it."
+    if not within(last, 0.0, 1e6, code="QB-GTW-015", where="last"):
+        return study
+    end = study.tape.span[1]
+    return study.on(study.tape.between(end - timedelta(days=last), end + timedelta(microseconds=1)))
 
 # %% ../../nbs/execution/139_session.ipynb #134e33d4
 class Rehearsed(Strategy):
