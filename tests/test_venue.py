@@ -12,6 +12,7 @@ from datetime import timedelta
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from test_gateway import until
@@ -33,7 +34,7 @@ from quantbench.ops.evidence import environment
 from quantbench.ops.gateway import Client, admitted, launch, licensed
 from quantbench.ops.heart import Life, Pulse
 from quantbench.ops.history import keep_run
-from quantbench.ops.paper import Played, folder_of
+from quantbench.ops.paper import Played, folder_of, paper
 from quantbench.ops.wire import Home
 from venues.alpaca import KEY, OPEN, SECRET, LocalAlpaca, Server
 
@@ -81,7 +82,7 @@ class Project:
         (folder / "small.py").write_text(SMALL)
         (folder / "pyproject.toml").write_text('[tool.quantbench]\nstrategies = ["small"]\n')
         patient = replace(Guardian(), max_check_seconds=1.0, heartbeat_seconds=60.0)  # of a busy machine
-        broker = Broker(name="alpaca", endpoint=address, timeout_seconds=5.0)
+        broker = Broker(endpoint=address, timeout_seconds=5.0)  # simulated, unless somebody says otherwise
         (folder / "settings.ini").write_text(as_ini(replace(Settings(), guardian=patient, broker=broker)))
         self.key = folder.parent / "keys" / "signing.key"
         make_key(self.key)
@@ -160,12 +161,14 @@ def test_a_strategy_trades_at_a_broker_is_killed_found_again_and_stopped_from_ou
     """Fails if an order does not arrive or arrives twice, a fill is not booked, a restart forgets, or the sidecar cannot cancel at the venue."""
     market, _ = venue
     market.price(SYMBOL, Decimal("100.00"))
-    first = launch(project.home)
+    ended: list[BaseException] = []
+    played = Thread(target=_noted, args=(ended, partial(paper, "Small", broker="alpaca", home=project.home)))
+    played.start()  # as `qb paper Small --broker alpaca` does: it starts the gateway, too
+    until(lambda: market.ears and market.ears[0].subscribed.get("bars") == [SYMBOL], "nobody listens", 120.0)
     with Client(project.home, seconds=60.0) as client:
-        with pytest.raises(QuantbenchError, match="QB-GTW-015"):
-            client.start("Small")  # a replay, at a real broker
-        run = client.start("Small", feed="alpaca", broker="alpaca")["run"]
-        until(lambda: market.ears and market.ears[0].subscribed.get("bars") == [SYMBOL], "nobody listens")
+        until(lambda: client.status()["running"], "no session")
+        first = client.status()
+        run = first["run"]
         bar(market)
         until(lambda: said(client, "fills"), "the first order was not filled and booked")
         bar(market)
@@ -191,16 +194,21 @@ def test_a_strategy_trades_at_a_broker_is_killed_found_again_and_stopped_from_ou
 
     os.kill(first["process"], signal.SIGKILL)
     until(lambda: not _alive(first["process"]), "it does not die")
+    played.join(60.0)
+    assert isinstance(ended[0], QuantbenchError) and ended[0].code.startswith("QB-GTW"), ended
     market.trade(resting, Decimal(2), Decimal("90.00"))  # while nobody listens
-    second = launch(project.home)
+    second = launch(project.home, broker="alpaca")
     with Client(project.home, seconds=60.0) as client:
         orders = {o["id"]: o["state"] for o in said(client, "orders")}
         assert orders == {f"{run}-1": "filled", f"{run}-2": "partial", f"{run}-3": "filled"}
         assert said(client, "positions") == [{"symbol": SYMBOL, "quantity": "17"}]
         assert client.status()["lost"] == [run] and client.status()["state"] == "active"
         assert [r["clean"] for r in project.records(run, "reconciliation")][-1] is True
-        with pytest.raises(QuantbenchError, match="QB-GTW-016"):
-            client.start("Small", feed="alpaca")  # it holds something
+        for code, words in (("016", {}), ("015", {"feed": "replay"}), ("015", {"broker": "simulated"})):
+            with pytest.raises(
+                QuantbenchError, match=f"QB-GTW-{code}"
+            ):  # it holds something; and is no simulation
+                client.start("Small", **{"feed": "alpaca", **words})
         until(lambda: client.status()["sidecar"], "no sidecar", 60.0)
         sidecar = client.status()["sidecar"]
 
@@ -213,6 +221,13 @@ def test_a_strategy_trades_at_a_broker_is_killed_found_again_and_stopped_from_ou
         until(lambda: client.status()["state"] == "killed", "it does not know")
         client.shutdown()
     until(lambda: not _alive(second["process"]), "it does not end")
+
+
+def _noted(errors: list[BaseException], work: Callable[[], object]) -> None:
+    try:
+        work()
+    except Exception as error:
+        errors.append(error)
 
 
 def _alive(process: int) -> bool:
@@ -231,7 +246,9 @@ def _alive(process: int) -> bool:
 @pytest.fixture
 def floor(project: Project) -> Iterator[Floor]:
     settings = load()
-    settings = replace(settings, guardian=replace(settings.guardian, max_reconciliation_age_seconds=2.0))
+    settings = replace(
+        settings, broker=replace(settings.broker, name="alpaca"), guardian=replace(settings.guardian, max_reconciliation_age_seconds=2.0)
+    )  # fmt: skip
     remote = Remote(settings, WALL, licensed=partial(licensed, settings, WALL), patience=20.0)
 
     def admit(name: str, lake: str, as_of: str, _: str) -> tuple[Study, str, str]:
@@ -351,6 +368,34 @@ def test_news_that_is_old_is_a_gap_and_no_order(floor, venue):
 
 def records(floor: Floor, run: str, kind: str) -> list[dict]:
     return [dict(r.payload) for r in read(floor.folder / "runs" / f"{run}.journal") if r.kind == kind]
+
+
+def test_simulated_fills_on_live_data_are_those_of_the_backtest_of_what_was_heard(project, venue):
+    """The same strategy object and step function: fails if a live event is anything but an event."""
+    market, _ = venue
+    settings = load()
+    study = Study.of("Small", None, "2026-11-01")
+    begin = starts(
+        settings=settings, wall=WALL, admit=lambda *_: (study, "", "paper"), feeds=feeds(settings, WALL)
+    )
+    floor = Floor(project.home.folder, clock=WALL, begin=begin)
+    try:
+        with pytest.raises(QuantbenchError, match="QB-GTW-015"):
+            floor.start(strategy="Small", feed="carrier pigeon")
+        run = begun(floor, market)
+        for count in range(1, 21):
+            trade = {"T": "t", "S": SYMBOL, "p": 100.0 + count, "s": 50, "t": WALL.now().isoformat()}
+            market.tell(trade) if count % 2 else bar(market)
+            turned(floor, lambda: floor.session.status()["events"] == count, "it did not arrive")  # noqa: B023
+        assert floor.stop()["reconciled"] and not orders_at(market)
+        played = Played.of(floor.folder / "runs", run)
+        again = study.on(played.recording.tape).run()
+        assert len(played.result.fills) == len(again.fills) == 2
+        for log in ("fills", "transitions"):
+            ours, theirs = getattr(played.result.logs, log), getattr(again.logs, log)
+            assert ours[: len(theirs)].tobytes() == theirs.tobytes(), log
+    finally:
+        floor.close()
 
 
 @pytest.mark.usefixtures("project")
