@@ -4621,6 +4621,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                               'quantbench/execution/session.py'),
                                               'quantbench.execution.session._Ear.pump': ( 'execution/session.html#_ear.pump',
                                                                                           'quantbench/execution/session.py'),
+                                              'quantbench.execution.session._apart': ( 'execution/session.html#_apart',
+                                                                                       'quantbench/execution/session.py'),
                                               'quantbench.execution.session._books': ( 'execution/session.html#_books',
                                                                                        'quantbench/execution/session.py'),
                                               'quantbench.execution.session._end': ( 'execution/session.html#_end',

@@ -81,7 +81,9 @@ class Project:
         self.folder, self.home = folder, Home.make(folder / "journals" / "gateway")
         (folder / "small.py").write_text(SMALL)
         (folder / "pyproject.toml").write_text('[tool.quantbench]\nstrategies = ["small"]\n')
-        patient = replace(Guardian(), max_check_seconds=1.0, heartbeat_seconds=60.0)  # of a busy machine
+        patient = replace(
+            Guardian(), max_check_seconds=1.0, heartbeat_seconds=60.0, max_quote_age_seconds=60.0
+        )  # of a busy machine
         broker = Broker(endpoint=address, timeout_seconds=5.0)  # simulated, unless somebody says otherwise
         (folder / "settings.ini").write_text(as_ini(replace(Settings(), guardian=patient, broker=broker)))
         self.key = folder.parent / "keys" / "signing.key"
@@ -210,6 +212,8 @@ def test_a_strategy_trades_at_a_broker_is_killed_found_again_and_stopped_from_ou
             ):  # it holds something; and is no simulation
                 client.start("Small", **{"feed": "alpaca", **words})
         until(lambda: client.status()["sidecar"], "no sidecar", 60.0)
+        kept = project.folder / "reports" / "Small" / "paper.history.json"
+        until(kept.exists, "nobody keeps what the lost session recorded")
         sidecar = client.status()["sidecar"]
 
     os.kill(second["process"], signal.SIGSTOP)
@@ -359,7 +363,7 @@ def test_no_session_begins_in_an_account_that_is_not_empty_or_without_its_licenc
 def test_news_that_is_old_is_a_gap_and_no_order(floor, venue):
     market, _ = venue
     run = begun(floor, market)
-    bar(market, ago=timedelta(seconds=30))
+    bar(market, ago=timedelta(seconds=300))
     turned(floor, lambda: records(floor, run, "feed.gap"), "nobody noticed")
     bar(market)
     turned(floor, lambda: floor.orders(), "it does not trade on fresh news")

@@ -278,7 +278,7 @@ class Reconciliation(Value):
             raise QuantbenchError("QB-REC-001", where=self.time.isoformat(), value=value)
 
 
-PAUSES = (0.05, 0.2, 0.5)  # seconds until a difference is looked at again
+PAUSES = (0.05, 0.2, 0.5, 1.0)  # seconds until a difference is looked at again
 
 
 class Reconciler:
