@@ -641,6 +641,13 @@ class Oms:
             self._meet(order)
         self._book.disown(self._now())
 
+    def meet(self, order: BrokerOrder) -> None:
+        "An order that a reconciliation came upon: whoever made it, the limits count it from now on."
+        with self._lock:
+            with self._writing():
+                self._meet(order)
+            self._heed()
+
     def _meet(self, order: BrokerOrder) -> None:
         "One order as the broker shows it: ours, somebody else's, or one that should be in this journal and is not."
         at, line = self._now(), self._book.owner(order.client_id, order.broker_id)
