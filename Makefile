@@ -1,6 +1,6 @@
 # The verbs. `make run` and `make test` need git, make and Python 3.11 or newer; they set up the rest themselves.
 .DEFAULT_GOAL := help
-.PHONY: help run judge test lab check notebooks export save gauges readme lock hooks bench peers clean
+.PHONY: help run judge test lab check notebooks export save gauges branches readme lock hooks bench peers clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -34,6 +34,9 @@ save: $(READY)  ## run one notebook (NB=nbs/core/00_check.ipynb) or all; store o
 
 gauges: $(READY)  ## how the notebooks read: a table to look at
 	@$(BIN)/python tools/gauges.py
+
+branches: $(READY)  ## which branches of Guardian its own tests do not take
+	@$(BIN)/python tools/branches.py
 
 readme: $(READY)  ## README.md from nbs/index.ipynb
 	@$(BIN)/python tools/readme.py

@@ -70,10 +70,12 @@ Modules:
 - `quantbench.execution.paper`: The market simulator of the backtest as a broker: the same fills, but only for orders that came all the way.
 - `quantbench.execution.reconcile`: Our books against the broker's, line by line and in both directions: a difference is an event that stops risk from growing, never a trade.
 - `quantbench.execution.record`: What a session saw and what it made of it, on the disk, so that it can be asked again.
+- `quantbench.execution.remote`: An account that lives at a broker: opened only when everything about it is known, and found again after a crash.
 - `quantbench.execution.router`: Which venues get how much of an order, so that all of it together costs least.
 - `quantbench.execution.session`: One strategy on one feed, from its first event to its result: paced, recorded, and reconciled at the end.
 - `quantbench.execution.shortfall`: What trading really cost: between the price at which it was decided and the money that is gone.
 - `quantbench.execution.simulate`: A whole trading day in which everything goes wrong, made of one integer.
+- `quantbench.execution.stream`: Market data as it happens: Alpaca's stream as events of the engine, with the time at which they became known.
 - `quantbench.gates.costs`: What is left when trading costs three times as much, when there is more capital, and when every price comes a bar late?
 - `quantbench.gates.eras`: Is anything left without the best year, the best weather, the best asset?
 - `quantbench.gates.fit`: Choose the parameters of a study on a window of its tape, the same way every time, and say whether the choice stands on a hill or on a needle.
@@ -100,6 +102,7 @@ Modules:
 - `quantbench.ops.gate`: Every gate on one strategy, from a command line that ends as the verdict says.
 - `quantbench.ops.gateway`: The process that may send orders, and what anybody else may ask of it.
 - `quantbench.ops.heart`: A process says that it lives, in a way that works while nothing else does.
+- `quantbench.ops.history`: What a session leaves for those who decide about the next stage: its worth, and each fill beside the one its backtest has.
 - `quantbench.ops.journal`: `qb journal`: does the record of what happened still say what it said?
 - `quantbench.ops.leakcheck`: `qb leakcheck`: does the code in this file know its future?
 - `quantbench.ops.monitors`: What must stay true after a strategy was promoted, looked at on what was recorded, each with the day on which it is looked at again.

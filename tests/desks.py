@@ -98,7 +98,7 @@ def gateway(folder: str, venue: str, silence: str, sidecar: str) -> None:
     journal = Journal.open(home.folder / "account.journal", clock=clock, disk=disk)
     broker = Plain(seal, clock, venue)
     oms = Oms(journal, Lenient(floor.kill_state, seal), broker, clock, run="desk", assets=(SPY,))
-    floor._enter(Account("desk", (SPY,), journal, oms._guardian, oms, broker, clock))
+    floor.enter(Account("desk", (SPY,), journal, oms._guardian, oms, broker, clock))
     floor.kill_state.ready()
     floor.session = Session(floor, home.folder)
 

@@ -83,6 +83,29 @@ def actions(count: int = 600) -> Tape:
     return Tape.from_events(ended, tape.assets, interval="1m")
 
 
+RATIOS = (4.0, 0.1, 1.5, 0.05, 2.0, 1 / 3)
+
+
+def companies(count: int = 400, seed: int = 0, *, raw: bool = False) -> Tape:
+    """Three assets that split once or twice at times of their own, prices with them; they pay dividends, and one is delisted."""
+    rng, more = np.random.default_rng(seed), []
+    tape = minutes(count, 3, seed=seed + 11)
+    events = tape.events.copy()
+    for asset in range(3):
+        for minute in rng.choice(np.arange(20, count - 30), rng.integers(1, 3), replace=False):
+            ratio = RATIOS[rng.integers(len(RATIOS))]
+            more.append(happening(KIND_SPLIT, int(minute), asset, ratio=ratio))
+            later = (events["asset"] == asset) & (events["known"] > START + minute * MINUTE + SECOND)
+            for field in () if raw else ("open", "high", "low", "close"):
+                events[field][later] = np.maximum(np.round(events[field][later] / ratio, 2), 0.01)
+        more.append(happening(KIND_DIVIDEND, int(rng.integers(10, count)), asset, amount=0.25))
+    ends = int(rng.integers(count // 2, count))
+    keep = (events["asset"] != 2) | (events["known"] <= START + ends * MINUTE)
+    split = [one for one in more if one["asset"][0] != 2 or one["known"][0] < START + ends * MINUTE]
+    ended = happening(KIND_DELIST, ends + 1, 2, amount=70.0, price=70.0)
+    return Tape.from_events(merged([events[keep], *split, ended]), tape.assets, interval="1m")
+
+
 def days(count: int = 60, assets: int = 2) -> Tape:
     """Daily bars of the exchange's sessions, split and dividend included: what opens and closes is known here."""
     parts = []

@@ -46,6 +46,7 @@ class Lenient:
 
     def __init__(self, seal: Seal) -> None:
         self.seal, self.open, self.fills, self.doubts, self.refuses = seal, set[str](), [], 0, False
+        self.actions: list[Any] = []
 
     def judge(self, intent: Intent) -> Ruling:
         return Ruling(intent, not self.refuses, code="G01" if self.refuses else None)
@@ -61,6 +62,9 @@ class Lenient:
 
     def closed(self, client_id: str) -> None:
         self.open.discard(client_id)
+
+    def acted(self, action: Any) -> None:
+        self.actions.append(action)
 
     def booked(self, fill: Any) -> None:
         self.fills.append(fill)

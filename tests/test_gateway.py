@@ -13,11 +13,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from desks import SPY
 
 from quantbench.core.check import QuantbenchError
 from quantbench.core.clock import WallClock
@@ -335,112 +339,184 @@ def raw(home: Home, name: str = "gateway") -> Iterator[tuple[socket.socket, str]
         yield connection, json.loads(connection.makefile("rb").readline())["nonce"]
 
 
-BUY = {"verb": "place", "user": "x", "symbol": "SPY", "side": "buy", "quantity": "1"}
+NOW = datetime(2026, 3, 2, 17, tzinfo=UTC)
+ORDER = Order(id="x-1", asset=SPY, side=Side.BUY, quantity=Decimal(1), time=NOW)
+INTENT = Intent(order=ORDER)
+LARGER = Intent(order=replace(ORDER, quantity=Decimal(1000)))
 
 
-def strange_orders(seal: Seal) -> list[object]:
-    """Twenty things that are no sealed order."""
-    from desks import SPY
-
-    now = WallClock().now()
-    order = Order(id="x-1", asset=SPY, side=Side.BUY, quantity=Decimal(1), time=now)
-    intent = Intent(order=order)
-    good = seal.make(intent, "0" * 64)
-    larger = replace(intent, order=replace(order, quantity=Decimal(1000)))
-    used = seal.make(intent, "1" * 64)
+def spent(seal: Seal) -> GuardedOrder:
+    used = seal.make(INTENT, "1" * 64)
     assert seal.verify(used)
-    token = good.token.partition(":")[2]
-    return [
-        None, order, intent, "order", b"order", {"intent": intent}, 1, object(),
-        used, Seal().make(intent, "0" * 64), GuardedOrder(intent, "0" * 64, ""), GuardedOrder(intent, "0" * 64, "1:"),
-        GuardedOrder(intent, "0" * 64, f"1:{'0' * 64}"), GuardedOrder(intent, "0" * 64, f"99:{token}"),
-        GuardedOrder(intent, "0" * 64, f"-1:{token}"), GuardedOrder(intent, "2" * 64, good.token),
-        replace(good, intent=larger), replace(good, amends=True), replace(good, token=good.token.upper() + "0"),
-        seal.make(intent, "3" * 64, amends=True),
-    ]  # fmt: skip
+    return used
 
 
-def hostile_words(home: Home, nonce: str) -> list[list[bytes]]:
-    """Twenty ways to talk to the socket without having proved a key for trading."""
-    ours, read_key = "0" * 32, home.key("read")
-    order = write_message({**BUY, "id": 1})
-
-    def hello(scope: object, made: object, number: object = ours) -> bytes:
-        return write_message({"scope": scope, "nonce": number, "proof": made})
-
-    right = proof(home.key("trade"), "client", "trade", nonce, ours)
-    return [
-        [order],
-        [b"\n", order],
-        [hello("trade", ""), order],
-        [hello("trade", None), order],
-        [hello("trade", [right]), order],
-        [hello("trade", "0" * 64), order],
-        [hello("trade", right[:-1]), order],
-        [hello("trade", right.upper()), order],
-        [hello("trade", proof(bytes(32), "client", "trade", nonce, ours)), order],
-        [hello("trade", proof(read_key, "client", "trade", nonce, ours)), order],
-        [hello("admin", right), order],
-        [hello("root", right), order],
-        [hello(None, right), order],
-        [hello("trade", proof(home.key("trade"), "server", "trade", nonce, ours)), order],
-        [hello("trade", proof(home.key("trade"), "client", "trade", "0" * 32, ours)), order],
-        [hello("trade", right, "1" * 32), order],
-        [hello("trade", proof(home.key("trade"), "client", "trade", nonce, ""), ""), order],
-        [b'{"scope": "read", "scope": "trade", "nonce": "' + ours.encode() + b'", "proof": "' + right.encode() + b'"}\n', order],
-        [b"{" * 900 + b"\n", order],
-        [b"\x00" * 900 + b"\n", order],
-    ]  # fmt: skip
+def sealed(seal: Seal, **other: Any) -> GuardedOrder:
+    """A good one, with something else in it."""
+    return replace(seal.make(INTENT, "0" * 64), **other)
 
 
-FORGED = [
-    {"verb": "place"},
-    {**BUY, "quantity": "NaN"},
-    {**BUY, "quantity": "-1"},
-    {**BUY, "quantity": "1e9"},
-    {**BUY, "quantity": 1},
-    {**BUY, "quantity": None},
-    {**BUY, "side": "long"},
-    {**BUY, "symbol": "SPX"},
-    {**BUY, "symbol": "SPY\u200b"},
-    {**BUY, "skip_guardian": True},
-    {**BUY, "bypass": True},
-    {**BUY, "token": "1:00"},
-    {**BUY, "decision": "0" * 64},
-    {**BUY, "parent": "desk-1"},
-    {**BUY, "limit": "0"},
-    {**BUY, "kind": "magic"},
-    {"verb": "submit_order", "id": 1},
-    {"verb": "_submit", **{k: v for k, v in BUY.items() if k != "verb"}},
-    {"verb": ["place"]},
-    {"verb": "__class__"},
-]
+def tail(seal: Seal) -> str:
+    return seal.make(INTENT, "0" * 64).token.partition(":")[2]
 
 
-def test_sixty_ways_around_guardian_and_none_of_them_arrives(desk):
-    desk.up()
-    refused = 0
-    seal = Seal()
-    adapter = Plain(seal, WallClock(), str(desk.venue.path))
-    for order in strange_orders(seal):
-        with pytest.raises(QuantbenchError, match="QB-BRK-008"):
-            adapter.submit_order(order)
-        refused += 1
-    for n in range(20):
-        with raw(desk.home) as (connection, nonce):
-            with suppress(BrokenPipeError, ConnectionResetError):
-                connection.sendall(b"".join(hostile_words(desk.home, nonce)[n]))
-            said = connection.makefile("rb").readline()
-            assert json.loads(said)["error"]["code"] in ("QB-GTW-001", "QB-GTW-002"), (n, said)
-            refused += 1
-    with Line(desk.home, "gateway", "trade") as line:
-        for forged in FORGED:
-            line._lines.write({"id": 7, **forged})
-            with pytest.raises(QuantbenchError, match=r"QB-GTW-0(03|12)"):
-                line._read()
-            refused += 1
+# what is handed to an adapter that has the right seal
+HANDED: dict[str, Callable[[Seal], Any]] = {
+    "nothing": lambda _: None,
+    "an order": lambda _: ORDER,
+    "an intent": lambda _: INTENT,
+    "a word": lambda _: "order",
+    "bytes": lambda _: b"order",
+    "a mapping": lambda _: {"intent": INTENT},
+    "a number": lambda _: 1,
+    "an object": lambda _: object(),
+    "what only looks sealed": lambda seal: SimpleNamespace(**{k: getattr(sealed(seal), k) for k in ("intent", "decision", "token", "amends")}),
+    "a token that was used": spent,
+    "the seal of another process": lambda _: Seal().make(INTENT, "0" * 64),
+    "no token": lambda seal: sealed(seal, token=""),
+    "half a token": lambda seal: sealed(seal, token="1:"),
+    "a token of zeros": lambda seal: sealed(seal, token=f"1:{'0' * 64}"),
+    "a token under another number": lambda seal: sealed(seal, token=f"99:{tail(seal)}"),
+    "a token under a number below zero": lambda seal: sealed(seal, token=f"-1:{tail(seal)}"),
+    "a token of an earlier order": lambda seal: sealed(seal, token=seal.make(LARGER, "0" * 64).token),
+    "a token that is too long": lambda seal: sealed(seal, token=sealed(seal).token + "0"),
+    "a token in capitals": lambda seal: sealed(seal, token=sealed(seal).token.upper() + "A"),
+    "a token of other digits": lambda seal: sealed(seal, token=f"\u0661:{tail(seal)}"),
+    "another ruling": lambda seal: sealed(seal, decision="2" * 64),
+    "a larger order": lambda seal: sealed(seal, intent=LARGER),
+    "a new order as an amendment": lambda seal: sealed(seal, amends=True),
+    "an amendment as a new order": lambda seal: seal.make(INTENT, "3" * 64, amends=True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("way", HANDED)
+def test_what_is_not_sealed_does_not_pass_an_adapter(tmp_path, way):
+    venue, seal = Venue(tmp_path / "venue.sock"), Seal()
+    adapter = Plain(seal, WallClock(), str(venue.path))
+    with pytest.raises(QuantbenchError, match="QB-BRK-008"):
+        adapter.submit_order(HANDED[way](seal))
+    assert venue.sends() == []
+    assert seal.verify(sealed(seal))  # what is sealed would
+    venue.close()
+
+
+@dataclass(frozen=True)
+class Words:
+    """What somebody who stands before the socket knows."""
+
+    home: Home
+    nonce: str
+    ours: str = "0" * 32
+
+    def proof(
+        self,
+        *,
+        key: bytes | None = None,
+        who: str = "client",
+        scope: str = "trade",
+        nonce: str | None = None,
+        ours: str | None = None,
+    ) -> str:
+        key = self.home.key("trade") if key is None else key
+        return proof(
+            key, who, scope, self.nonce if nonce is None else nonce, self.ours if ours is None else ours
+        )
+
+    def hello(self, scope: object, made: object, number: object = None) -> bytes:
+        return write_message(
+            {"scope": scope, "nonce": self.ours if number is None else number, "proof": made}
+        )
+
+
+# what is said to the socket without having proved a key for trading, before the order
+SAID: dict[str, Callable[[Words], bytes]] = {
+    "nothing": lambda _: b"",
+    "an empty line": lambda _: b"\n",
+    "an empty proof": lambda w: w.hello("trade", ""),
+    "no proof": lambda w: w.hello("trade", None),
+    "a list of proofs": lambda w: w.hello("trade", [w.proof()]),
+    "a proof of zeros": lambda w: w.hello("trade", "0" * 64),
+    "a proof that is too short": lambda w: w.hello("trade", w.proof()[:-1]),
+    "a proof in capitals": lambda w: w.hello("trade", w.proof().upper()),
+    "a key of zeros": lambda w: w.hello("trade", w.proof(key=bytes(32))),
+    "the key for reading": lambda w: w.hello("trade", w.proof(key=w.home.key("read"))),
+    "the key for halting": lambda w: w.hello("trade", w.proof(key=w.home.key("halt"))),
+    "a proof for another scope": lambda w: w.hello("admin", w.proof()),
+    "a scope that there is not": lambda w: w.hello("root", w.proof()),
+    "no scope": lambda w: w.hello(None, w.proof()),
+    "the server's own proof": lambda w: w.hello("trade", w.proof(who="server")),
+    "a proof for another connection": lambda w: w.hello("trade", w.proof(nonce="0" * 32)),
+    "another number than was proved": lambda w: w.hello("trade", w.proof(), "1" * 32),
+    "an empty number": lambda w: w.hello("trade", w.proof(ours=""), ""),
+    "two scopes": lambda w: b'{"scope": "read", "scope": "trade", "nonce": "%s", "proof": "%s"}\n' % (w.ours.encode(), w.proof().encode()),
+    "brackets without end": lambda _: b"{" * 900 + b"\n",
+    "zeros": lambda _: b"\x00" * 900 + b"\n",
+}  # fmt: skip
+
+# what is asked by somebody who may trade
+BUY = {"verb": "place", "user": "x", "symbol": "SPY", "side": "buy", "quantity": "1"}
+ASKED: dict[str, dict[str, Any]] = {
+    "an order without words": {"verb": "place"},
+    "a quantity that is no number": {**BUY, "quantity": "NaN"},
+    "a quantity below zero": {**BUY, "quantity": "-1"},
+    "a quantity with an exponent": {**BUY, "quantity": "1e9"},
+    "a quantity of another type": {**BUY, "quantity": 1},
+    "no quantity": {**BUY, "quantity": None},
+    "a quantity in other digits": {**BUY, "quantity": "\u0661"},
+    "a side that there is not": {**BUY, "side": "long"},
+    "another symbol": {**BUY, "symbol": "SPX"},
+    "a symbol with something unseen": {**BUY, "symbol": "SPY\u200b"},
+    "a limit of nothing": {**BUY, "limit": "0"},
+    "a kind that there is not": {**BUY, "kind": "magic"},
+    "a word to skip Guardian": {**BUY, "skip_guardian": True},
+    "a word to go round it": {**BUY, "bypass": True},
+    "a word to insist": {**BUY, "force": True},
+    "a token of its own": {**BUY, "token": "1:00"},
+    "a ruling of its own": {**BUY, "decision": "0" * 64},
+    "a parent": {**BUY, "parent": "desk-1"},
+    "an order book of its own": {**BUY, "account": "other"},
+    "the adapter's verb": {"verb": "submit_order"},
+    "the adapter's own method": {**BUY, "verb": "_submit"},
+    "a list of verbs": {"verb": ["place"]},
+    "a class": {"verb": "__class__"},
+    "a path to the broker": {**BUY, "verb": "account.broker.submit_order"},
+}  # fmt: skip
+
+
+def test_there_are_at_least_sixty_ways():
+    assert len(HANDED) + len(SAID) + len(ASKED) >= 60
+
+
+@pytest.fixture(scope="module")
+def besieged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    """One gateway against all of them."""
+    made = Desk(tmp_path_factory.mktemp("besieged"))
+    made.up()
+    yield made
+    with made.client() as client:  # it still trades for who may
+        assert client.place("Ann Lee", "SPY", "buy", "10")["state"] == "submitted"
+    made.close()
+
+
+@pytest.mark.parametrize("way", SAID)
+def test_no_word_before_the_proof_sends_anything(besieged, way):
+    sent = len(besieged.venue.sends())
+    with raw(besieged.home) as (connection, nonce):
+        with suppress(BrokenPipeError, ConnectionResetError):
+            connection.sendall(SAID[way](Words(besieged.home, nonce)) + write_message({**BUY, "id": 1}))
+        said = json.loads(connection.makefile("rb").readline())
+    assert said["error"]["code"] in ("QB-GTW-001", "QB-GTW-002")
+    assert len(besieged.venue.sends()) == sent
+
+
+@pytest.mark.parametrize("way", ASKED)
+def test_no_request_that_is_none_sends_anything(besieged, way):
+    with Line(besieged.home, "gateway", "trade") as line:
+        line._lines.write({"id": 7, **ASKED[way]})
+        with pytest.raises(QuantbenchError, match=r"QB-GTW-0(03|12)"):
+            line._read()
         assert line.ask("status")["open"] == 0
-    assert refused == 60 and desk.venue.sends() == []
+    assert besieged.venue.sends() == []
 
 
 def test_a_recorded_handshake_is_worth_nothing(desk):

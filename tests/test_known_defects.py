@@ -1,22 +1,41 @@
-"""Defects that other systems had, with the place where their users reported them, played here. What has no meaning here is not in this list: leaks are in `test_leakage`, the mute stream of
-alpaca-py #740 is in `test_alpaca`, the missing account of NautilusTrader #4011 in `test_guard`."""
+"""Defects that other systems had, with the place where their users reported them, played here: all twenty-four of the list that this project set itself.
+
+What the report says is in the test's name and its first line; what is asserted is the same situation in this system. Two of them were reported of tools that have no counterpart in the order path: a database
+that one process locks for all others (DuckDB), and a sum that depends on threads (Polars); they are played on the lake, which rests on both libraries."""
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
+import guards
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from orderdesk import Desk, fill
 
+import quantbench
+from quantbench.core.clock import SimClock
 from quantbench.core.journal import read
-from quantbench.core.types import OrderState
+from quantbench.core.settings import Gates
+from quantbench.core.types import OrderState, Venue
+from quantbench.data.snapshot import Snapshot
+from quantbench.data.store import Lake
 from quantbench.engine.backtest import backtest
+from quantbench.engine.events import KIND_BAR, made, merged
+from quantbench.engine.sessions import assets_of
 from quantbench.engine.strategy import Strategy
+from quantbench.engine.study import Study
 from quantbench.engine.tape import Tape
 from quantbench.engine.window import state
+from quantbench.gates.leakage import leakage
+from quantbench.risk.limits import REQUIRED
 
 
 def filled(desk: Desk, quantity: int = 100) -> str:
@@ -156,6 +175,104 @@ def test_hummingbot_8457_an_order_is_not_lost_because_a_name_does_not_resolve(tm
     assert desk.oms.orders[name].state is OrderState.FILLED
 
 
+def test_hummingbot_3374_an_order_whose_cancel_was_lost_is_not_forgotten(tmp_path: Path):
+    """Six of them filled hours later, and six times too much was bought."""
+    desk = Desk(tmp_path, script=["ok", "request_lost"])
+    first = desk.buy(10).client_id
+    desk.oms.cancel(first)
+    desk.broker.down = True
+    desk.wait(30, 10)
+    assert first in desk.guardian.open and not desk.oms.orders[first].state.terminal  # it counts
+    desk.broker.down = False
+    desk.wait(120, 12)
+    assert desk.truth.orders[first].state is OrderState.CANCELLED
+    assert desk.oms.orders[first].state is OrderState.CANCELLED and first not in desk.guardian.open
+
+
+def test_alpaca_py_740_a_stream_that_is_open_and_says_nothing_is_seen(tmp_path: Path):
+    """It stays connected for hours; what it did not tell is found when the broker is asked."""
+    desk = Desk(tmp_path)
+    name = desk.buy(10).client_id
+    desk.oms.pump()
+    desk.broker.mute_until = desk.clock.now() + timedelta(hours=3)
+    desk.truth.fill(name, Decimal(10), Decimal("180.00"))
+    desk.wait(15, 15)
+    assert desk.broker.silent_seconds() >= 15 and not desk.oms.positions
+    desk.oms.look_again()
+    assert desk.buy(1).code == "QB-OMS-005"  # nothing leaves before the broker has answered
+    desk.wait(1, 1)
+    desk.agree()
+    assert desk.oms.orders[name].state is OrderState.FILLED
+
+
+# ---- of Guardian
+
+
+def test_nautilus_4946_no_control_is_skipped_because_the_order_is_routed_elsewhere(tmp_path: Path):
+    """The account stood under the broker's name, the asset under the venue's; 153 million passed a limit of ten."""
+    routed = guards.share("AAPL", venue=Venue("SMART", "XNYS"))
+    desk = guards.Desk(tmp_path, assets=(routed,), limits={"max_order_ccy": 5_000.0})
+    ruling = desk.ask(500_000, asset=routed, limit="100.00")
+    assert not ruling.accepted and {check.control for check in ruling.checks} == REQUIRED
+    assert guards.verdict(ruling, "G02") == guards.verdict(ruling, "G13") == "fail"
+    assert desk.ask(10, asset=routed).accepted
+
+
+def test_nautilus_4011_without_an_account_nothing_passes(tmp_path: Path):
+    """A missing account was `True`."""
+    desk = guards.Desk(tmp_path, told=False)
+    desk.guardian.note_reconciliation(desk.clock.now(), clean=True)
+    desk.guardian.note_clock(0.0)
+    for asset in desk.assets:
+        desk.guardian.learn(asset.id, volume=1e6, volatility=0.02, days=300)
+    desk.hear()
+    ruling = desk.ask(1)
+    assert not ruling.accepted and guards.verdict(ruling, "G13") != "pass"
+    desk.account()
+    assert desk.ask(1).accepted
+
+
+# ---- of the data
+
+
+def test_duckdb_13079_a_reader_keeps_nobody_from_writing(tmp_path: Path):
+    """A program that was started twice could not open its own file: here no database is a file."""
+    clock = SimClock(datetime(2026, 3, 2, tzinfo=UTC))
+    lake = Lake.create(tmp_path / "lake", clock=clock)
+    rows = Snapshot("rows", pa.table({"x": [1, 2]}), clock.now(), 0, "latest")
+    assert rows.sql("select sum(x) as x from rows")["x"].to_pylist() == [3]
+    lake.version("observations")  # and is held open
+    other = f"""
+from pathlib import Path
+from datetime import datetime, UTC
+from quantbench.core.clock import SimClock
+from quantbench.data.store import Lake
+print(Lake(Path({str(tmp_path / "lake")!r}), clock=SimClock(datetime(2026, 3, 2, tzinfo=UTC))).version("observations"))
+"""
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-c", other], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    package = Path(quantbench.__file__).parent
+    opened = [
+        m
+        for file in package.rglob("*.py")
+        for m in re.findall(r"duckdb\.connect\(([^,)]*)", file.read_text())
+    ]
+    assert opened == ['":memory:"']
+
+
+def test_polars_25163_a_sum_by_groups_is_the_same_every_time():
+    rng = np.random.default_rng(25163)
+    table = pa.table({"x": rng.integers(0, 50, 200_000), "y": rng.normal(0, 1e6, 200_000)})
+    seen = set()
+    for threads in (1, 2) * 3:
+        pa.set_cpu_count(threads)
+        rows = Snapshot("rows", table, datetime(2026, 3, 2, tzinfo=UTC), 0, "latest")
+        sums = rows.sql("select x, sum(y) as y from rows group by x order by x")
+        seen.add(np.asarray(sums["y"]).tobytes())
+    assert len(seen) == 1
+
+
 # ---- of the engine
 
 
@@ -187,3 +304,101 @@ def test_nautilus_5054_an_order_at_the_end_of_a_day_does_not_fill_at_a_stale_pri
 def test_nautilus_1537_a_bar_is_known_at_its_end():
     tape = days([100.0, 101.0]).load()
     assert pd.Timestamp(tape.events["known"][0], tz="UTC").tz_convert("America/New_York").hour == 16
+
+
+def bars(closes: dict[int, float], asset: int) -> Any:
+    """Daily bars: the day and its close."""
+    known = 1_704_229_200_000_000_000 + 86_400_000_000_000 * np.array(list(closes))
+    close = np.array(list(closes.values()))
+    body = {
+        "open": close,
+        "high": close + 1,
+        "low": close * 0.9,
+        "close": close,
+        "volume": np.full(len(close), 1e6),
+    }
+    return made(KIND_BAR, known=known, since=known - 23_400_000_000_000, asset=asset, **body)
+
+
+SEEN: list[Any] = []
+
+
+class Watches(Strategy):
+    """Notes what the price of the second asset is when the first one trades."""
+
+    def on_bar(self, bar, market):
+        if bar.asset == 0:
+            SEEN.append(market.price(1))
+
+
+def test_gs_quant_362_a_day_without_a_price_has_the_last_one_not_a_later_one():
+    """Series 1.0 on the first and 3.0 on the fifth: on the third it gave 3.0."""
+    SEEN.clear()
+    events = merged([bars({day: 100.0 + day for day in range(1, 6)}, 0), bars({1: 1.0, 5: 3.0}, 1)])
+    tape = Tape.from_events(events, assets_of(["FULL", "GAPS"], "equity", "24/7"), interval="1d")
+    backtest(Watches, tape)
+    assert SEEN[1:4] == [1.0, 1.0, 1.0]
+
+
+class Remembers(Strategy):
+    """What a hook is given of the past ends with the bar that it is called for."""
+
+    history = {"close": 5}  # noqa: RUF012
+
+    def on_bar(self, bar, market):
+        SEEN.append((bar.close, float(market.history("close", bar.asset)[-1])))
+
+
+def test_freqtrade_5391_the_past_has_no_row_of_the_future():
+    """A frame that was kept from one run to the next had a bar too many."""
+    tape = days([100.0 + n for n in range(20)])
+    for _ in range(2):
+        SEEN.clear()
+        backtest(Remembers, tape, lane="interpreted")
+        assert len(SEEN) == 20 and all(now == last for now, last in SEEN)
+
+
+# ---- of the detector of leaks
+
+
+class Shares(Strategy):
+    """Each asset of so many gets an equal part; who is above its average."""
+
+    assets: int = 1
+    count: int = state(0)
+
+    def on_bar(self, bar, market):
+        self.count += 1
+        market.target_weight(bar.asset, 0.9 / self.assets if self.count // self.assets % 7 < 4 else 0.0)
+
+
+class Waits(Strategy):
+    """A limit well below, that fills bars later or never."""
+
+    count: int = state(0)
+
+    def on_bar(self, bar, market):
+        self.count += 1
+        if self.count % 9 == 1:
+            market.cancel_all(bar.asset)
+            market.buy(bar.asset, 10.0, limit=bar.close * 0.985, tif="gtc")
+        elif market.position(bar.asset) > 30.0:
+            market.sell(bar.asset, 30.0, limit=bar.close * 1.01, tif="gtc")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(
+            lambda tape: Study(Shares(assets=len(tape.symbols)), tape),
+            id="13547: sizes by the number of assets",
+        ),
+        pytest.param(lambda tape: Study(Waits(), tape), id="12168: entries long after the signal"),
+    ],
+)
+def test_freqtrade_13547_and_12168_no_alarm_where_nothing_leaks(make):
+    """Both were called biased because the second run had fewer pairs, or the fill came later than the next bar."""
+    tape = Tape.synthetic(assets=("A", "B", "C"), sessions=80, seed=13547)
+    verdict = leakage(make(tape), Gates(), remake=lambda moment: make(tape.truncate(moment)), times=40)
+    assert verdict.passed, verdict
+    assert len(backtest(make(tape).strategy, tape).fills) > 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -449,3 +450,42 @@ def test_an_order_good_till_the_close_is_there_for_the_closing_bar_only():
         asked = {"kind": "limit", "limit": 95.0, "tif": "gtd", "expires": close}
         done = play(tape(bars(rows)), {0: lambda market, asked=asked: market.submit(0, 10, **asked)})
         assert len(done.logs.fills) == filled
+
+
+def over_a_split(strategy: Strategy, ratio: float, **choices: Any) -> Session:
+    """Two bars and a split between them; the run as it is after it."""
+    rows = [(FRIDAY, 100.0), (FRIDAY + 2 * HOUR, 100.0)]
+    cut = ev.made(ev.KIND_SPLIT, known=[FRIDAY + 3 * HOUR], since=[FRIDAY + 3 * HOUR], asset=0, ratio=ratio)
+    made = tape(bars(rows), cut, bars([(FRIDAY + DAY, 100.0 / ratio)]))
+    session = Session(strategy, made, costs=FREE, lane="interpreted", **choices)
+    session.feed(made.events[:3])
+    return session
+
+
+class Amends(Strategy):
+    def on_bar(self, bar: Any, market: Any) -> None:
+        if market.open_orders(bar.asset) == 0:
+            market.amend(market.buy(0, 10, limit=80.0, tif="gtc"), limit=90.01)
+            market.amend(market.submit(0, -10, "stop", stop=70.0, tif="gtc"), stop=71.01)
+
+
+def test_an_amendment_on_its_way_over_a_split_asks_for_prices_on_the_grid():
+    """A limit of 90.01 is one of 22.50 after four for one, a stop of 71.01 to sell one of 17.75; what has no limit gets none."""
+    orders = over_a_split(Amends(), 4.0, latency=Latency(cancel_seconds=36_000.0)).memory.orders[:2]
+    asked = [orders[name].round(9).tolist() for name in ("limit", "amend_limit", "stop", "amend_stop")]
+    assert str(asked) == str([[20.0, math.nan], [22.5, math.nan], [math.nan, 17.5], [math.nan, 17.75]])
+
+
+class Round(Strategy):
+    def on_bar(self, bar: Any, market: Any) -> None:
+        if market.position(bar.asset) == 0.0 and market.open_orders(0) == 0:
+            market.buy(0, 4)
+            market.sell(0, 4)
+
+
+def test_news_of_a_purchase_and_a_sale_of_as_many_is_heard_before_a_split():
+    """Lots on their way that cancel out are lots on their way: booked after the split they would be in the old units."""
+    session = over_a_split(Round(), 2.0, latency=Latency(fill_seconds=36_000.0))
+    fills = session.memory.used("fills")
+    assert len(fills) == 2 and (fills["heard"] == FRIDAY + 3 * HOUR).all()
+    assert session.memory.run[0]["settled"] == 2 and session.memory.assets["lots"][0] == 0

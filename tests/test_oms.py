@@ -22,9 +22,9 @@ from kills import killed_at
 from quantbench.core.check import QuantbenchError
 from quantbench.core.clock import SimClock, WallClock
 from quantbench.core.journal import Disk, Journal, read
-from quantbench.core.types import OrderState, Side
-from quantbench.execution.broker import BrokerOrder, Outcome, Report, Seal, Told
-from quantbench.execution.faulty import FaultyBroker, Truth
+from quantbench.core.types import Order, OrderState, Side
+from quantbench.execution.broker import BrokerOrder, Intent, Outcome, Report, Seal, Told
+from quantbench.execution.faulty import CALM, Faults, FaultyBroker, Truth
 from quantbench.execution.oms import Oms
 from quantbench.execution.simulate import simulate
 from quantbench.risk.kill import Kill, Scope, State
@@ -40,14 +40,27 @@ def desk(tmp_path: Path) -> Desk:
 # ---- whole days
 
 
-@pytest.mark.parametrize("first", range(0, 10_000 if SOAK else 320, 40))
+@pytest.mark.parametrize("first", range(0, 10_000 if SOAK else 2_400, 80))
 def test_whole_days_in_which_everything_goes_wrong(first: int):
-    for seed in range(first, first + 40):
+    for seed in range(first, min(first + 80, 10_000)):
         simulate(seed)
 
 
 def test_a_day_is_its_seed():
     assert simulate(11) == simulate(11) != simulate(12)
+
+
+@pytest.mark.parametrize("salt", ["0", "1"])
+def test_a_day_is_its_seed_in_every_process(salt: str):
+    """Days that ask about several strangers at once: the order of a set of texts is another in every process."""
+    code = "from quantbench.execution.simulate import simulate; print([simulate(seed).hash for seed in (3, 53, 85)])"
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONHASHSEED": salt},
+    )
+    assert ran.stdout.strip() == str([simulate(seed).hash for seed in (3, 53, 85)]), ran.stderr
 
 
 # ---- fills
@@ -77,6 +90,25 @@ def test_fills_in_any_order_are_booked_exactly(tmp_path: Path, tells_filled: boo
     assert desk.oms.positions["AAPL"] == bought and desk.oms.cash["USD"] == -paid and desk.oms.halted is None
     desk.restart()
     assert desk.oms.positions["AAPL"] == bought and desk.oms.cash["USD"] == -paid
+
+
+def test_a_claim_that_was_disowned_is_heard_again(desk: Desk):
+    """After a restart it is still the same claim, and is kept once; when the broker knows the order, it is booked."""
+    desk.truth.receive(
+        Intent(
+            order=Order(id="web-1", asset=SHARE, side=Side.BUY, quantity=Decimal(10), time=desk.clock.now())
+        )
+    )
+    desk.truth.fill("web-1", Decimal(10), Decimal(180))
+    desk.broker.faults = Faults(vanished=1.0)
+    desk.oms.pump()
+    assert desk.oms.halted == "QB-OMS-010: fill for an order nobody knows: web-1"
+    desk.restart()
+    assert len(desk.oms.quarantine) == 1 and not desk.oms.positions
+    assert sum(record.kind == "halt" for record in desk.journal.records()) == 1
+    desk.broker.faults = CALM
+    desk.restart()
+    assert not desk.oms.quarantine and dict(desk.oms.positions) == desk.truth.positions == {"AAPL": 10}
 
 
 def test_ten_thousand_repeated_messages_move_nothing(desk: Desk):

@@ -17,12 +17,29 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from quantbench.core.check import QuantbenchError
 from quantbench.core.clock import SimClock
 from quantbench.core.journal import Journal, read
 from quantbench.core.types import Fill, OrderState
 from quantbench.core.value import Money
 from quantbench.engine import events as ev
 from quantbench.engine.backtest import Latency, Session
+from quantbench.engine.memory import (
+    AMEND,
+    CANCEL,
+    CANCELLED,
+    FILLED,
+    NEVER,
+    REPORT,
+    SENT,
+    SUBMIT,
+    SUBMITTED,
+    TOLD_AMENDED,
+    TOLD_BACK,
+    TOLD_END,
+    TOLD_FILL,
+    TOLD_KEPT,
+)  # fmt: skip
 from quantbench.engine.sessions import assets_of
 from quantbench.engine.strategy import Strategy, every
 from quantbench.engine.tape import Tape
@@ -196,9 +213,13 @@ class Straight:
     def __init__(self, seal: Seal, broker: PaperBroker) -> None:
         self.seal, self.broker, self.intents, self.orders = seal, broker, {}, {}
 
-    def place(self, order: Any, *, arrival: Any = None, reduce_only: bool = False) -> Any:
+    def place(
+        self, order: Any, *, arrival: Any = None, reduce_only: bool = False, leaving: Any = None
+    ) -> Any:
         name = f"s-{len(self.intents) + 1}"
         intent = Intent(order=replace(order, id=name), arrival=arrival, reduce_only=reduce_only)
+        if leaving is not None:
+            leaving()
         answer = self.broker.submit_order(self.seal.make(intent, "0"))
         self.intents[name] = intent
         state = OrderState.SUBMITTED if answer.outcome is Outcome.ACCEPTED else OrderState.REJECTED
@@ -213,6 +234,8 @@ class Straight:
 
     def cancel(self, name: str, why: str = "") -> None:  # noqa: ARG002
         self.broker.cancel_order(name)
+
+    def act(self, action: Any) -> None: ...
 
     def pump(self) -> tuple[Change, ...]:
         return tuple(self._change(report) for report in self.broker.reports())
@@ -244,7 +267,7 @@ class Trusting:
     def accept(self, ruling: Any) -> Any:
         return self.seal.make(ruling.intent, ruling.hash, amends=ruling.amends)
 
-    opened = closed = booked = note_unresolved = lambda *_, **__: None
+    opened = closed = booked = acted = note_unresolved = lambda *_, **__: None
 
 
 def backtested(strategy: Any, tape: Tape, **choices: Any) -> Session:
@@ -345,3 +368,186 @@ def test_the_hash_of_the_decisions_is_the_same_however_the_events_were_cut(tmp_p
             -1
         ] == live.decisions
     assert len(set(seen)) == 1
+
+
+# ---- by hand: a session without anything around it ---------------------------------------------------------------
+
+
+class Hand(Strategy):
+    """Asks, changes it, takes it back."""
+
+    k: int = state(0)
+    bought: float = state(0.0)
+
+    def on_bar(self, bar: Any, market: Any) -> None:
+        self.k += 1
+        if self.k == 1:
+            market.submit(bar.asset, 100.0, "limit", limit=45.0, tif="gtc")
+        elif self.k == 2:
+            market.amend(1, quantity=150.0, limit=46.0)
+        elif self.k == 3:
+            market.cancel(1)
+
+    def on_fill(self, fill: Any, market: Any) -> None:  # noqa: ARG002
+        self.bought += fill.quantity * fill.side
+
+
+class ByHand:
+    """A session that is fed one bar at a time."""
+
+    def __init__(self, lane: str) -> None:
+        events = bars(np.random.default_rng(5), 12, 0)
+        self.tape = Tape.from_events(events, assets_of(["A0"], "equity", "24/7"), interval="1m")
+        self.session = Session(Hand(), self.tape, venue="external", lane=lane)
+        self.at = 0
+
+    def bar(self) -> list[tuple[int, int]]:
+        """The next one; what has left, and of which order."""
+        events = np.ascontiguousarray(self.tape.events[self.at : self.at + 1])
+        self.at += 1
+        status, left = self.session.feed(events), []
+        while status == SENT:
+            left += [(int(s["what"]), int(s["order"])) for s in self.session.sends()]
+            status = self.session.go_on()
+        return left
+
+    def tell(self, what: int, **more: Any) -> None:
+        row = np.zeros(1, REPORT)
+        now = int(self.session.memory.run[0]["now"])
+        fields = {
+            "what": what,
+            "order": 1,
+            "side": 1,
+            "time": now,
+            "heard": now,
+            "lots": 100,
+            "price": 45.0,
+            "reference": 45.0,
+        }
+        for name, value in (fields | more).items():
+            row[name] = value
+        self.session.report(row)
+
+    @property
+    def order(self) -> Any:
+        found = [one for one in self.session.memory.orders if one["id"] == 1]
+        return found[0] if found else None
+
+    @property
+    def lots(self) -> int:
+        return int(self.session.memory.assets["lots"][0])
+
+
+@pytest.fixture(params=["compiled", "interpreted"])
+def hand(request: Any) -> ByHand:
+    return ByHand(request.param)
+
+
+def test_what_leaves_leaves_in_order(hand):
+    assert [hand.bar() for _ in range(4)] == [[(SUBMIT, 1)], [(AMEND, 1)], [(CANCEL, 1)], []]
+
+
+def test_nothing_more_happens_before_what_left_was_taken(hand):
+    session, events = hand.session, np.ascontiguousarray(hand.tape.events)
+    assert session.feed(events) == SENT
+    for more in (lambda: session.feed(events[:0]), session.finish):
+        with pytest.raises(QuantbenchError, match="QB-ENG-245"):
+            more()
+    session.sends()
+    with pytest.raises(QuantbenchError, match="QB-ENG-245"):  # nor before the batch was gone through
+        session.feed(events[:0])
+
+
+def test_fills_and_an_end_that_were_told(hand):
+    hand.bar()
+    hand.tell(TOLD_FILL, lots=30, fee=1.5)
+    hand.bar()
+    assert hand.lots == 30 and hand.order["heard"] == 30
+    assert float(hand.session.memory.cash[0]) == float(hand.session.cash[0]) - 30 * 45.0 - 1.5
+    hand.tell(TOLD_END, state=CANCELLED)
+    hand.bar()
+    assert hand.order is None and hand.session.binding.state()["bought"] == 30.0
+    hand.tell(TOLD_FILL, lots=5)  # after the end
+    hand.bar()
+    assert hand.lots == 35
+
+
+@pytest.mark.parametrize("kind", [AMEND, CANCEL])
+def test_of_an_amendment_and_a_cancel_one_may_be_refused(hand, kind):
+    for _ in range(3):
+        hand.bar()
+    assert hand.order["amend"] != NEVER and hand.order["cancel"] != NEVER and hand.order["counted"] == 150
+    hand.tell(TOLD_KEPT, kind=kind)
+    hand.bar()
+    assert (hand.order["amend"] == NEVER, hand.order["cancel"] == NEVER) == (kind == AMEND, kind == CANCEL)
+    assert hand.order["counted"] == (100 if kind == AMEND else 150)
+    assert hand.order["due"] == hand.order["cancel" if kind == AMEND else "amend"]
+
+
+def test_an_amendment_that_was_told_takes_its_terms(hand):
+    hand.bar()
+    hand.bar()
+    hand.tell(TOLD_AMENDED)
+    hand.bar()
+    assert (hand.order["lots"], hand.order["limit"], hand.order["amend"]) == (150, 46.0, NEVER)
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["open", "over"])
+def test_a_fill_that_is_taken_back(hand, whole):
+    hand.bar()
+    cash = float(hand.session.memory.cash[0])
+    hand.tell(TOLD_FILL, lots=100 if whole else 30, fee=1.5)
+    hand.bar()
+    assert (hand.order is None) == whole
+    hand.tell(TOLD_BACK, lots=100 if whole else 30, fee=-1.5, side=-1)
+    hand.bar()
+    assert hand.lots == 0 and float(hand.session.memory.cash[0]) == cash
+    assert list(hand.session.memory.used("fills")["order"]) == [1, -1]
+    assert whole or (hand.order["filled"], hand.order["heard"]) == (0, 0)
+
+
+def test_a_fill_and_what_takes_it_back_in_one_breath(hand):
+    """The news of the fill is still on its way."""
+    hand.bar()
+    later = int(hand.session.memory.run[0]["now"]) + 10 * MINUTE
+    hand.tell(TOLD_FILL, lots=100, heard=later)
+    hand.tell(TOLD_BACK, lots=100, side=-1)
+    hand.bar()
+    assert hand.lots == 0 and hand.session.memory.assets["pending"][0] == 0
+
+
+FALSE = {
+    "an order": {"order": 0}, "an asset": {"asset": 9}, "no asset": {"asset": -1}, "a side": {"side": 0}, "lots": {"lots": 0}, "a price": {"price": np.nan},
+    "a fee": {"fee": np.inf},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", [TOLD_FILL, TOLD_BACK])
+@pytest.mark.parametrize("wrong", FALSE)
+def test_a_report_that_cannot_be_true_is_refused_whole(hand, wrong, what):
+    hand.bar()
+    with pytest.raises(QuantbenchError, match="QB-ENG-244"):
+        hand.tell(what, **FALSE[wrong])
+    with pytest.raises(QuantbenchError, match="QB-ENG-244"):
+        hand.tell(TOLD_END, state=FILLED)
+    hand.bar()
+    assert hand.lots == 0 and hand.order["state"] == SUBMITTED
+
+
+def test_a_session_with_a_venue_inside_hears_nobody():
+    session = Session(Hand(), ByHand("compiled").tape)
+    with pytest.raises(QuantbenchError, match="QB-ENG-244"):
+        session.report(np.zeros(1, REPORT))
+
+
+def test_what_is_heard_with_news_of_another_asset_is_booked_with_it(hand):
+    """The order's own asset need not have an event."""
+    tape = market(1, 20, "bars", acts=False)
+    session = Session(Hand(), tape, venue="external", lane="compiled")
+    own = tape.events[tape.events["asset"] == 0][:1]
+    others = tape.events[tape.events["asset"] == 1][:2]
+    hand.session, hand.tape = session, SimpleNamespace(events=np.concatenate([own, others]))
+    hand.bar()
+    hand.tell(TOLD_FILL, lots=30)
+    hand.bar()
+    assert hand.lots == 30

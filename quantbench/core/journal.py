@@ -325,6 +325,10 @@ class Journal:
             hold.stopped = ""
             return records
 
+    def records(self) -> Iterator[Record]:
+        "What is in it, from the first record on."
+        return read(self.path)
+
     def close(self) -> None:
         "Let another writer in. There is nothing left to flush."
         self._hold.release()

@@ -297,6 +297,7 @@ _PRICES: Mapping[OrderType, frozenset[str]] = MappingProxyType(
         OrderType.TRAILING_STOP: frozenset({"trail"}),
     }
 )
+_PRICED = ("limit_price", "stop_price", "trail")
 _WORKED = frozenset({OrderType.TWAP, OrderType.VWAP, OrderType.POV, OrderType.IS})  # may carry a limit
 
 # %% ../../nbs/core/02_types.ipynb #36e89f9b
@@ -318,24 +319,23 @@ class Order(Value):
 
     def _agree(self) -> None:
         self.asset.lots(above_zero(self.quantity, "Order.quantity"))
-        prices = {name: getattr(self, name) for name in ("limit_price", "stop_price", "trail")}
-        given = {name: price for name, price in prices.items() if price is not None}
+        given = {name: price for name in _PRICED if (price := getattr(self, name)) is not None}
         for name, price in given.items():
             self.asset.ticks(price)
             self.asset.check_price(price, f"Order.{name}")
         if self.trail is not None:
             above_zero(self.trail, "Order.trail")
         needed = _PRICES.get(self.type, frozenset())
-        where = f"Order {self.id}, {self.type}"
-        if not needed <= given.keys() <= (needed | _LIMIT if self.type in _WORKED else needed):
+        if given.keys() != needed and not (
+            self.type in _WORKED and needed <= given.keys() <= needed | _LIMIT
+        ):
             allowed = f"prices: {' and '.join(sorted(needed)) or 'none'}"
+            where = f"Order {self.id}, {self.type}"
             raise QuantbenchError("QB-TYPE-006", where=where, value=sorted(given), allowed=allowed)
-        dated = self.time_in_force == TimeInForce.GTD
+        dated = self.time_in_force is TimeInForce.GTD
         if dated != (self.expires is not None) or (self.expires is not None and self.expires <= self.time):
-            allowed = "a later time for GTD, none otherwise"
-            raise QuantbenchError(
-                "QB-TYPE-006", where=f"{where}, expires", value=self.expires, allowed=allowed
-            )
+            where, allowed = f"Order {self.id}, {self.type}, expires", "a later time for GTD, none otherwise"
+            raise QuantbenchError("QB-TYPE-006", where=where, value=self.expires, allowed=allowed)
 
     def moved(self, state: OrderState) -> Order:
         "The order in its next state; refused if there is no such move."

@@ -35,10 +35,10 @@ __all__ = ['EXACT', 'Toward', 'JSON', 'utc', 'exact', 'above_zero', 'steps', 'at
 # %% ../../nbs/core/01_value.ipynb #43176159
 def utc(value: datetime, *, where: str) -> datetime:
     "The same moment as a plain datetime in UTC; naive times, and what microseconds cannot hold, are refused."
-    if not isinstance(value, datetime) or (value == value and value.utcoffset() is None):
-        raise QuantbenchError("QB-TIME-001", where=where, value=value)
     if type(value) is datetime and value.tzinfo is UTC:
         return value
+    if not isinstance(value, datetime) or (value == value and value.utcoffset() is None):
+        raise QuantbenchError("QB-TIME-001", where=where, value=value)
     try:
         if value == value and not getattr(value, "nanosecond", 0):
             moment = value.astimezone(UTC)
@@ -170,12 +170,8 @@ def _instance(kind: type) -> Callable[[Any, str], Any]:
 
 
 def _member(kind: type[StrEnum]) -> Callable[[Any, str], Any]:
-    check = _instance(kind)
-    return lambda value, where: (
-        kind(value)
-        if isinstance(value, str) and value in list(kind)
-        else check(None if isinstance(value, str) else value, where)
-    )
+    check, members = _instance(kind), {str(member): member for member in kind}
+    return lambda value, where: check(members.get(value) if isinstance(value, str) else value, where)
 
 # %% ../../nbs/core/01_value.ipynb #305f025f
 @dataclass(frozen=True, slots=True)
@@ -185,12 +181,13 @@ class _Rule:
     check: Callable[[Any, str], Any]
     write: Callable[[Any], JSON]
     read: Callable[[Any, str], Any]
+    sure: frozenset[type] = frozenset()  # a value of exactly one of these types passes as it is
 
 
 _RULES: Mapping[Any, _Rule] = MappingProxyType(
     {
-        bool: _Rule(_instance(bool), bool, _instance(bool)),
-        int: _Rule(_whole, int, _whole),
+        bool: _Rule(_instance(bool), bool, _instance(bool), frozenset({bool})),
+        int: _Rule(_whole, int, _whole, frozenset({int})),
         float: _Rule(_measured, lambda value: value + 0.0, _measured),  # minus zero becomes zero
         str: _Rule(_word, str, _word),
         Decimal: _Rule(exact, _numeral, _read_numeral),
@@ -212,8 +209,8 @@ def _rule(kind: Any) -> _Rule:
     if inner:
         return _optional(_rule(inner[0]))
     if issubclass(kind, Value):
-        return _Rule(_instance(kind), Value.as_record, kind._read)
-    return _Rule(_instance(kind), str, _member(kind))
+        return _Rule(_instance(kind), Value.as_record, kind._read, frozenset({kind}))
+    return _Rule(_instance(kind), str, _member(kind), frozenset({kind}))
 
 # %% ../../nbs/core/01_value.ipynb #48b20ffb
 def _optional(rule: _Rule) -> _Rule:
@@ -221,6 +218,7 @@ def _optional(rule: _Rule) -> _Rule:
         lambda value, where: None if value is None else rule.check(value, where),
         lambda value: None if value is None else rule.write(value),
         lambda value, where: None if value is None else rule.read(value, where),
+        rule.sure | {NoneType},
     )
 
 
@@ -245,8 +243,7 @@ class Value:
     def __post_init__(self) -> None:
         for name, where, rule in _plan(type(self)):
             given = getattr(self, name)
-            kept = rule.check(given, where)
-            if kept is not given:
+            if type(given) not in rule.sure and (kept := rule.check(given, where)) is not given:
                 object.__setattr__(self, name, kept)
         self._agree()
 
@@ -264,17 +261,18 @@ class Value:
 
     @classmethod
     def _read(cls, record: Any, where: str) -> Self:
-        rules = {name: rule for name, _, rule in _plan(cls)}
+        if type(record) is cls:  # a part of a record that was read before
+            return record
+        readers, needed = _readers(cls)
         record = _instance(dict)(record, where)
         for name in record:
-            if name not in rules:
-                raise QuantbenchError(
-                    "QB-TYPE-010", where=where, value=name, allowed=nearest(str(name), rules)
-                )
-        for field in fields(cls):  # type: ignore[arg-type]
-            if field.default is MISSING and field.name not in record:
-                raise QuantbenchError("QB-TYPE-010", where=where, value=f"no {field.name}")
-        return cls(**{name: rules[name].read(value, f"{where}.{name}") for name, value in record.items()})
+            if name not in readers:
+                allowed = nearest(str(name), readers)
+                raise QuantbenchError("QB-TYPE-010", where=where, value=name, allowed=allowed)
+        for name in needed:
+            if name not in record:
+                raise QuantbenchError("QB-TYPE-010", where=where, value=f"no {name}")
+        return cls(**{name: readers[name](value, f"{where}.{name}") for name, value in record.items()})
 
 
 def _declared(cls: Any) -> tuple[tuple[str, str, _Rule], ...]:
@@ -284,6 +282,15 @@ def _declared(cls: Any) -> tuple[tuple[str, str, _Rule], ...]:
 
 
 _plan: Callable[[Any], tuple[tuple[str, str, _Rule], ...]] = cache(_declared)
+
+
+def _read_by(cls: Any) -> tuple[dict[str, Callable[[Any, str], Any]], tuple[str, ...]]:
+    "How each field is read, and which have no default."
+    needed = tuple(field.name for field in fields(cls) if field.default is MISSING)
+    return {name: rule.read for name, _, rule in _plan(cls)}, needed
+
+
+_readers: Callable[[Any], tuple[dict[str, Callable[[Any, str], Any]], tuple[str, ...]]] = cache(_read_by)
 
 # %% ../../nbs/core/01_value.ipynb #1f221993
 @dataclass(frozen=True, slots=True)

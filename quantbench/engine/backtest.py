@@ -46,7 +46,7 @@ from .guardian import Limits
 from .ledger import set_costs
 from .loop import ON_FILL, ON_TIMER, advance, pass_time, prepare
 from quantbench.engine.memory import (
-    CANCELLED, ENDED, EXPIRED, FAULT, FEED, GROW, INSIDE, NEVER, OUTSIDE, REJECTED, REPORT, SENT, TOLD_END, TOLD_FILL, Memory,
+    CANCELLED, ENDED, EXPIRED, FAULT, FEED, GROW, INSIDE, NEVER, OUTSIDE, REJECTED, REPORT, SENT, TOLD_BACK, TOLD_END, TOLD_FILL, Memory,
 )  # fmt: skip
 from .orders import check_fault
 from .result import Provenance, Result
@@ -55,7 +55,8 @@ from .tape import Tape
 from ..portfolio.costs import Costs
 
 # %% auto #0
-__all__ = ['VENUES', 'RECORDED', 'Latency', 'Setup', 'memory_for', 'Session', 'account_of', 'look_at', 'backtest']
+__all__ = ['VENUES', 'RECORDED', 'Latency', 'Setup', 'currencies_of', 'rates_told', 'memory_for', 'Session', 'account_of',
+           'look_at', 'backtest']
 
 # %% ../../nbs/engine/75_backtest.ipynb #1631de49
 _SECOND = 1_000_000_000
@@ -148,7 +149,7 @@ class Setup:
 _DAY = 86_400 * _SECOND
 
 
-def _currencies(tape: Tape, cash: float | Mapping[str, float]) -> tuple[list[str], list[float]]:
+def currencies_of(tape: Tape, cash: float | Mapping[str, float]) -> tuple[list[str], list[float]]:
     "Names and amounts, the base currency first."
     stated = dict(cash) if isinstance(cash, Mapping) else {}
     held = {asset.currency.code for asset in tape.assets}
@@ -172,7 +173,7 @@ def _pair(asset: Asset, names: list[str]) -> int:
     return -names.index(second) if first == names[0] else 0
 
 
-def _rates(events: np.ndarray[Any, Any], assets: np.ndarray[Any, Any]) -> tuple[Any, Any, Any]:
+def rates_told(events: np.ndarray[Any, Any], assets: np.ndarray[Any, Any]) -> tuple[Any, Any, Any]:
     "Which events tell a rate, of which currency, and the rate."
     own, pair = assets["currency"][events["asset"]], assets["converts"][events["asset"]]
     told = np.flatnonzero((events["kind"] == KIND_RATE) | (events["kind"] <= KIND_QUOTE) & (pair != 0))
@@ -184,7 +185,7 @@ def _value_cash(tape: Tape, memory: Memory) -> float:
     "The capital, foreign cash at the first rate that the tape tells."
     if memory.cash[1:].any():
         for chunk in tape.chunks():
-            _, currency, rate = _rates(chunk, memory.assets)
+            _, currency, rate = rates_told(chunk, memory.assets)
             for place in np.flatnonzero(np.isnan(memory.rates) & (memory.cash != 0.0)):
                 memory.rates[place] = next(iter(rate[currency == place]), np.nan)
         if np.isnan(memory.rates[memory.cash != 0.0]).any():
@@ -201,7 +202,7 @@ def _costs_of(setup: Setup, symbol: str) -> Costs:
 
 def memory_for(tape: Tape, setup: Setup) -> Memory:
     "A run's memory: specifications, costs, limits, cash."
-    names, amounts = _currencies(tape, setup.cash)
+    names, amounts = currencies_of(tape, setup.cash)
     room = {"fills": 1 << 18, "transitions": 1 << 20} if any(tape.has_book) else {}
     if setup.external:
         if any(tape.has_book):
@@ -271,7 +272,7 @@ def _arm(memory: Memory, strategy: Strategy, first: int, last: int) -> None:
 
 def _check_reports(reports: np.ndarray[Any, Any], assets: int) -> None:
     "A report that cannot be true is refused before anything is entered."
-    fills = reports[reports["what"] == TOLD_FILL]
+    fills = reports[np.isin(reports["what"], (TOLD_FILL, TOLD_BACK))]
     numbers = np.column_stack([fills[name] for name in ("price", "reference", "fee", "tax")])
     sound = {
         "order": (reports["order"] > 0).all(),
@@ -518,7 +519,7 @@ def _marks(tape: Tape, setup: Setup) -> tuple[Any, Any, Any]:
         place = np.flatnonzero(~np.isnan(price))
         asset, value = chunk["asset"][place], price[place]
         if len(memory.rates) > 1:
-            told, currency, rate = _rates(chunk, memory.assets)
+            told, currency, rate = rates_told(chunk, memory.assets)
             order = np.argsort(np.r_[place, told], kind="stable")
             place, asset, value = (
                 np.r_[one][order] for one in ((place, told), (asset, -1 - currency), (value, rate))

@@ -30,8 +30,8 @@ from ..portfolio.costs import Costs, impact_fraction, linear_fraction, order_fee
 __all__ = ['UNKNOWN_VOLATILITY', 'ADV_DAYS', 'VARIANCE_DAYS', 'YEAR', 'DAY', 'LOT', 'TINY', 'TRIP', 'notional', 'worth', 'money',
            'equity', 'exposures', 'impact_of', 'impact_of_fill', 'worst_price', 'worsen', 'charge', 'hold', 'book',
            'set_costs', 'pay', 'lowered', 'dividend', 'toward_zero', 'split_position', 'on_grid', 'split_order',
-           'split', 'hasten', 'delist', 'learn_day', 'hold_over', 'accrue', 'roll_day', 'set_rate', 'convert',
-           'tax_lots', 'round_trips']
+           'split', 'unheard', 'hasten', 'delist', 'learn_day', 'hold_over', 'accrue', 'roll_day', 'set_rate',
+           'convert', 'tax_lots', 'round_trips']
 
 # %% ../../nbs/engine/64_ledger.ipynb #a1686e3c
 @inlined
@@ -278,7 +278,9 @@ def split_position(run: Any, asset: Any, ratio: float) -> None:
 
 @kernel
 def on_grid(price: float, tick: float, up: bool) -> float:
-    "The price on the grid, on the stated side of it."
+    "The price on the grid, on the stated side of it; where there is none, none."
+    if price != price:
+        return price
     steps = price / tick
     near = round(steps)
     if abs(steps - near) <= 1e-7:
@@ -309,7 +311,10 @@ def split_order(asset: Any, order: Any, ratio: float) -> None:
         order.reference / ratio,
     )
     order.amend_lots = toward_zero(order.amend_lots * ratio)
-    order.amend_limit, order.amend_stop = order.amend_limit / ratio, order.amend_stop / ratio
+    order.amend_limit, order.amend_stop = (
+        on_grid(order.amend_limit / ratio, asset.tick, not buy),
+        on_grid(order.amend_stop / ratio, asset.tick, buy),
+    )
     if order.limit == order.limit:
         order.ticks = round(order.limit / asset.tick)
     change = 0 if order.flags & REDUCE_ONLY else order.lots - order.heard - before
@@ -347,6 +352,15 @@ def split(run: Any, asset: Any, ratio: float) -> int:
     return ENDED
 
 # %% ../../nbs/engine/64_ledger.ipynb #f5b46429
+@kernel
+def unheard(run: Any, number: int) -> bool:
+    "Is the news of a fill of this asset on its way? A purchase and a sale may have the same lots."
+    found = False
+    for k in range(run.settled, run.n_fills):
+        found |= fill_record(run.fills, k).asset == number
+    return found
+
+
 @kernel
 def hasten(run: Any) -> None:
     "The news of every fill arrives now at the latest: before an action that changes what a lot is."

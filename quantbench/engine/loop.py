@@ -44,10 +44,11 @@ from quantbench.engine.ledger import (
     roll_day,
     set_rate,
     split,
+    unheard,
 )
 from .matching import end_all, match_bar, match_close, match_end, match_tick, settle
 from quantbench.engine.memory import (
-    ASK, ENDED, FAULT, FEED, FILL, GROW, INSIDE, KEEP_CURVE, NEVER, QUERIED, SENT, Memory, asset_record, fill_record, order_record, point_record, run_record,
+    ASK, ENDED, FAULT, FEED, FILL, GROW, INSIDE, KEEP_CURVE, NEVER, OUTSIDE, QUERIED, SENT, Memory, asset_record, fill_record, order_record, point_record, run_record,
 )  # fmt: skip
 from .orders import DELISTED
 from .requests import handle, receive, withdraw
@@ -245,7 +246,8 @@ def tick(run: Any, asset: Any, event: Any, place: int) -> None:
 def act(run: Any, asset: Any, event: Any) -> int:
     "Splits, dividends, halts, rates: what changes an asset and is no price."
     kind, status, told = event.kind, ENDED, run.n_reports
-    if asset.pending != 0 and (kind == KIND_SPLIT or kind == KIND_DIVIDEND or kind == KIND_DELIST):
+    changes = kind == KIND_SPLIT or kind == KIND_DIVIDEND or kind == KIND_DELIST
+    if changes and run.settled < run.n_fills and unheard(run, event.asset):
         hasten(run)
         settle(run)
     if kind == KIND_SPLIT:
@@ -339,13 +341,13 @@ def elsewhere(run: Any, event: Any, asked: bool) -> int:
     if run.external == INSIDE:
         return live(run)
     if event.kind > KIND_QUOTE and event.kind != KIND_CLOSE:
-        return ENDED
+        return receive(run)  # what was told before a split is in the old units
     waits = asset_record(run.assets, event.asset).first >= 0
     if waits and run.external == QUERIED and not asked:
         return ASK
     if receive(run) == GROW:
         return GROW
-    if waits or event.kind == KIND_CLOSE:
+    if waits or event.kind == KIND_CLOSE or run.external == OUTSIDE:
         settle(run)
         check_room(run)
     return ENDED

@@ -23,10 +23,10 @@ __all__ = ['NEVER', 'ASSET', 'MARKET', 'LIMIT', 'STOP', 'STOP_LIMIT', 'TRAILING'
            'BUY', 'SELL', 'TARGET', 'TARGET_WEIGHT', 'SUBMIT', 'AMEND', 'CANCEL', 'CANCEL_ALL', 'REQUEST', 'FILL',
            'TRANSITION', 'CASHFLOW', 'FLOW_DIVIDEND', 'FLOW_BORROW', 'FLOW_FINANCING', 'FLOW_DELISTING', 'FLOW_SPLIT',
            'FLOW_SETTLEMENT', 'POINT', 'SEND', 'REPORT', 'TOLD_FILL', 'TOLD_END', 'TOLD_AMENDED', 'TOLD_LOTS',
-           'TOLD_TRIGGERED', 'TOLD_KEPT', 'INSIDE', 'OUTSIDE', 'QUERIED', 'CHECKS', 'RUN', 'KEEP_TRANSITIONS',
-           'KEEP_FILLS', 'KEEP_CURVE', 'ENDED', 'GROW', 'FAULT', 'FEED', 'SENT', 'ASK', 'LARGE', 'MOST', 'asset_record',
-           'order_record', 'request_record', 'fill_record', 'transition_record', 'flow_record', 'point_record',
-           'run_record', 'send_record', 'report_record', 'lent', 'Memory']
+           'TOLD_TRIGGERED', 'TOLD_KEPT', 'TOLD_BACK', 'INSIDE', 'OUTSIDE', 'QUERIED', 'CHECKS', 'RUN',
+           'KEEP_TRANSITIONS', 'KEEP_FILLS', 'KEEP_CURVE', 'ENDED', 'GROW', 'FAULT', 'FEED', 'SENT', 'ASK', 'LARGE',
+           'MOST', 'asset_record', 'order_record', 'request_record', 'fill_record', 'transition_record', 'flow_record',
+           'point_record', 'run_record', 'send_record', 'report_record', 'lent', 'Memory']
 
 # %% ../../nbs/engine/62_memory.ipynb #23a664bd
 NEVER = np.int64(2**63 - 1)  # a time that does not come
@@ -274,9 +274,9 @@ REPORT = np.dtype(
     ],
     align=True,
 )
-TOLD_FILL, TOLD_END, TOLD_AMENDED, TOLD_LOTS, TOLD_TRIGGERED, TOLD_KEPT = range(
-    6
-)  # filled; ended; the amend is done; another number of lots; a stop was hit; amend and cancel were refused
+TOLD_FILL, TOLD_END, TOLD_AMENDED, TOLD_LOTS, TOLD_TRIGGERED, TOLD_KEPT, TOLD_BACK = range(
+    7
+)  # filled; ended; the amend is done; another number of lots; a stop was hit; amend or cancel (`kind`) was refused; a fill is taken back by one of the other side
 INSIDE, OUTSIDE, QUERIED = range(
     3
 )  # where the venue is: in the run; elsewhere; elsewhere, and it is asked what each event does

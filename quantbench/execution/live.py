@@ -1,6 +1,6 @@
 """The loop: events to the strategy, orders to the order book of record, fills back to where a simulated fill would have been.
 
-**Contract.** `Live(session, oms, clock)` drives a session with an external venue. `feed` takes events as many as there are, and returns when all that followed from them has left and been heard; `listen` hears what came meanwhile, without events. With `paper`, a `PaperBroker`, strategy and venue advance in
+**Contract.** `Live(session, oms, clock)` drives a session with an external venue. `feed` takes events as many as there are, and returns when all that followed from them has left and been heard; `listen` hears what came meanwhile, without events. A split, a dividend or a delisting is told to the order book (`Oms.act`) between what left in the old units and what leaves in the new. With `paper`, a `PaperBroker`, strategy and venue advance in
 turns, and fills, transitions and curve are those of the backtest, byte for byte. An order that was decided on news older than `max_age` seconds by the clock, or on news from the future by more than one, is not sent but ended as rejected. After each batch with something new a record of kind `decision`
 is journaled: how many fills and transitions there are, and their hash so far. A `Watchdog` in a thread of its own calls for a halt when a batch takes longer than its budget. Times from an event's arrival to its orders' departure are counted in `latency`."""
 
@@ -9,9 +9,11 @@ is journaled: how many fills and transitions there are, and their hash so far. A
 # %% ../../nbs/execution/129_live.ipynb #ef1c04e2
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from decimal import Decimal
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
@@ -21,31 +23,37 @@ from ..core.check import QuantbenchError
 from ..core.clock import Clock, WallClock
 from ..core.journal import Journal
 from ..core.show import Card, Row, Shown
-from ..core.types import Order, OrderState, OrderType, Side, TimeInForce
+from ..core.types import Fill, Order, OrderState, OrderType, Side, TimeInForce
+from ..core.value import EXACT
 from ..engine.backtest import Session
-from ..engine.events import Events, nanoseconds
+from ..engine.events import KIND_DELIST, KIND_DIVIDEND, KIND_SPLIT, Events, nanoseconds
 from quantbench.engine.memory import (
-    AMEND, CANCEL, CANCELLED, EXPIRED, REDUCE_ONLY, REJECTED, REPORT, SENT, SUBMIT, TOLD_AMENDED, TOLD_END, TOLD_FILL, TOLD_KEPT,
+    AMEND, CANCEL, CANCELLED, EXPIRED, NEVER, REDUCE_ONLY, REJECTED, REPORT, SENT, SUBMIT, TOLD_AMENDED, TOLD_BACK, TOLD_END,
+    TOLD_FILL, TOLD_KEPT, TOLD_LOTS,
 )  # fmt: skip
 from ..engine.orders import AMENDED as SHRUNK
 from ..engine.orders import ASKED
-from .book import Change
-from .broker import Arrival
+from .book import Change, Entry
+from .broker import Action, Arrival, Deed
 from .oms import Oms
-from .paper import TOLD, PaperBroker, moment
+from .paper import TOLD, PaperBroker, acts, alone, decimal_of, moment
 
 # %% auto #0
 __all__ = ['Latency', 'Watchdog', 'Live']
 
 # %% ../../nbs/execution/129_live.ipynb #b77f4f22
+_FINE, _SHORTEST, _BUCKETS = 8, 1.25e-7, 320  # buckets to a doubling; seconds
+
+
 class Latency(Shown):
     "From the arrival of events to the departure of an order, counted."
 
     def __init__(self) -> None:
-        self.counts = np.zeros(40, np.int64)
+        self.counts = np.zeros(_BUCKETS, np.int64)
 
     def note(self, seconds: float) -> None:
-        self.counts[min(max(int(np.log2(max(seconds, 1e-9) * 8e6)) + 1, 0), 39)] += 1
+        place = math.ceil(_FINE * math.log2(max(seconds, _SHORTEST) / _SHORTEST))
+        self.counts[min(place, _BUCKETS - 1)] += 1
 
     def below(self, part: float) -> float:
         "Seconds that this part of the orders did not exceed."
@@ -53,7 +61,7 @@ class Latency(Shown):
         if not total:
             return float("nan")
         place = int(np.searchsorted(np.cumsum(self.counts), part * total))
-        return float(2.0**place / 8e6)
+        return float(_SHORTEST * 2.0 ** (place / _FINE))
 
     def card(self) -> Card:
         rows = tuple(
@@ -191,11 +199,22 @@ class Live:
         if len(events):
             self._lag = nanoseconds(self._clock.now()) - int(events["known"][-1])
         self._hear()
-        status = self.session.feed(events)
-        while self._served(status):
-            status = self.session.go_on()
+        for piece in alone(events):
+            if acts(piece):
+                self._hear()
+            self._go(piece)
         self._hear()
         self._note()
+
+    def _go(self, events: Events) -> None:
+        "Through events of which an action of a company is the only one."
+        untold, status = acts(events), self.session.feed(events)
+        while True:
+            if untold and (status != SENT or self.session.memory.run[0]["phase"] == 1):
+                untold = self._act(events[0])
+            if not self._served(status):
+                return
+            status = self.session.go_on()
 
     def _served(self, status: int) -> bool:
         "See to what made the run stop; False: it has come to the end of what it was given."
@@ -208,8 +227,7 @@ class Live:
     def listen(self) -> None:
         "No events: what the broker told, and what falls due by the clock."
         self._hear()
-        now = max(nanoseconds(self._clock.now()), int(self.session.memory.run[0]["now"]))
-        self._pass_time(now)
+        self._pass_time(max(self._now(), nanoseconds(self._clock.now())))
         self._note()
 
     def _pass_time(self, until: int) -> None:
@@ -219,12 +237,45 @@ class Live:
     def finish(self) -> None:
         "No more events."
         self._hear()
-        self._pass_time(int(self.session.memory.run[0]["now"]))
+        self._pass_time(self._now())
         self._hear()
         self.session.finish()
         self._note()
         if self._watch is not None:
             self._watch.close()
+
+    # ---- what companies do
+
+    def _act(self, event: Any) -> bool:
+        "The run has seen it, and so has the venue in this process: what leaves from now on is in the new units. Nothing is left to be told."
+        place = int(event["asset"])
+        last = float(self.session.memory.assets["last"][place])
+        price = decimal_of(last) if last > 0.0 else None
+        deed, amount = {
+            KIND_SPLIT: (Deed.SPLIT, float(event["open"])),
+            KIND_DIVIDEND: (Deed.DIVIDEND, float(event["high"])),
+            KIND_DELIST: (Deed.DELISTING, last),
+        }[int(event["kind"])]
+        symbol, time = self.session.tape.symbols[place], moment(int(event["known"]))
+        self.oms.act(Action(deed=deed, symbol=symbol, amount=decimal_of(amount), time=time, price=price))
+        if self._paper is not None:
+            self._paper.acted(event)
+        self._restate(symbol)
+        self._hear()
+        return False
+
+    def _restate(self, symbol: str) -> None:
+        "The amendments under way are in the new units; of what the run has no more nothing stays at a venue that may not know."
+        orders = self.session.memory.orders
+        slots = {int(number): slot for slot, number in enumerate(orders["id"]) if number}
+        for number in [number for number in self._asked if number in slots]:
+            self._asked[number] = tuple(orders[slots[number]][field] for field in _AMENDED)
+        alive = {number for number, slot in slots.items() if orders[slot]["active"] != NEVER}
+        if self._paper is None:
+            for entry in self.oms.open_orders:
+                name, asset = entry.intent.client_id, entry.intent.order.asset
+                if asset.id == symbol and self._numbers.get(name, 0) not in (0, *alive):
+                    self.oms.cancel(name, "an action of the company leaves nothing of it")
 
     # ---- out
 
@@ -252,8 +303,8 @@ class Live:
             self._terms.order(record, decided),
             arrival=self._terms.arrival(int(record["asset"])),
             reduce_only=bool(record["flags"] & REDUCE_ONLY),
+            leaving=lambda: self.latency.note(self._measure.monotonic() - self._began),
         )
-        self.latency.note(self._measure.monotonic() - self._began)
         self._names[number], self._numbers[placed.client_id] = placed.client_id, number
         if placed.state is OrderState.REJECTED:
             self._end(number, record, REJECTED)
@@ -285,7 +336,7 @@ class Live:
             for field, value in zip(_AMENDED, self._asked[number], strict=True):
                 record[field] = value
         else:
-            self._tell(number, record, TOLD_KEPT)
+            self._tell(number, record, TOLD_KEPT, kind=AMEND)
         return None
 
     # ---- back
@@ -295,7 +346,13 @@ class Live:
         if self._paper is not None:
             records, executions = self._paper.drain()
             return self._as_told(records, executions, self.oms.pump())
-        reports = [report for change in self.oms.pump() for report in self._of(change)]
+        changes = self.oms.pump()
+        numbers = {change.client_id: self._numbers.get(change.client_id or "") for change in changes}
+        ours = {number: self.oms.orders[name] for name, number in numbers.items() if name and number}
+        fills = [(numbers[c.client_id], c.fill) for c in changes if c.fill and numbers[c.client_id]]
+        reports = [row for number, entry in ours.items() for row in self._terms_told(number, entry)]
+        reports += [self._fill_told(number, fill, ours[number]) for number, fill in fills if number]
+        reports += [row for number, entry in ours.items() for row in self._end_told(number, entry)]
         if reports:
             self.session.report(np.concatenate(reports))
         return None
@@ -317,45 +374,72 @@ class Live:
         if kept:
             self.session.report(np.array(kept, REPORT))
 
-    def _of(self, change: Change) -> list[Any]:
-        "A change as reports of a venue; nothing, if the order is not ours."
-        number = self._numbers.get(change.client_id or "")
-        if number is None or change.client_id is None:
-            return []
-        entry = self.oms.orders[change.client_id]
-        place = self.session.tape.index(entry.intent.order.asset.id)
-        heard = max(int(self.session.memory.run[0]["now"]), nanoseconds(change.time))
-        out = []
-        if (fill := change.fill) is not None:
-            row = self._blank(number, place, entry.intent.order.side.sign, TOLD_FILL, heard)
-            arrival = entry.intent.arrival
-            row["time"], row["lots"] = nanoseconds(fill.time), fill.asset.lots(fill.quantity)
-            row["price"], row["fee"] = float(fill.price), float(fill.fee.amount)
-            row["reference"] = arrival.last if arrival is not None else float(fill.price)
-            out.append(row)
-        elif change.state in _ENDS and entry.state is change.state:
-            row = self._blank(number, place, entry.intent.order.side.sign, TOLD_END, heard)
-            row["state"] = _ENDS[change.state]
-            out.append(row)
-        elif change.why.startswith("replaced"):
-            self._asked.pop(number, None)
-            out.append(self._blank(number, place, entry.intent.order.side.sign, TOLD_AMENDED, heard))
-        return out
-
-    def _blank(self, number: int, place: int, side: int, what: int, heard: int) -> Any:
-        row = np.zeros(1, REPORT)
-        row["what"], row["order"], row["asset"], row["side"] = what, number, place, side
-        row["time"] = row["heard"] = heard
+    def _fill_told(self, number: int, fill: Fill, entry: Entry) -> Any:
+        "A fill that was booked, or what takes one back."
+        order, arrival = entry.intent.order, entry.intent.arrival
+        what = TOLD_FILL if fill.side.sign == order.side.sign else TOLD_BACK
+        row = self._blank(number, self.session.tape.index(order.asset.id), fill.side.sign, what)
+        row["time"], row["lots"] = nanoseconds(fill.time), fill.asset.lots(fill.quantity)
+        row["price"], row["fee"] = float(fill.price), float(fill.fee.amount)
+        row["reference"] = arrival.last if arrival is not None else float(fill.price)
         return row
 
-    def _tell(self, number: int, record: Any, what: int, state: int = 0) -> None:
+    def _terms_told(self, number: int, entry: Entry) -> Iterator[Any]:
+        "What the run must hear so that its order has the terms that the order book has."
+        record = self._record(number)
+        if record is None:
+            return
+        order = entry.intent.order
+        told = partial(self._blank, number, int(record["asset"]), int(record["side"]))
+        if record["cancel"] != NEVER and not entry.cancelling:
+            yield told(TOLD_KEPT, kind=CANCEL)
+        if entry.amending and not entry.state.terminal:  # until it is known, the larger order is open
+            most = max(order.quantity, EXACT.add(entry.filled, entry.leaves))
+            yield told(TOLD_LOTS, lots=order.asset.lots(most))
+            return
+        self._asked.pop(number, None)
+        terms: dict[str, float] = {"lots": order.asset.lots(order.quantity)}
+        terms |= {k: float(p) for k, p in (("limit", order.limit_price), ("stop", order.stop_price)) if p is not None}
+        if any(record[name] != value for name, value in terms.items()):
+            for name, value in terms.items():
+                record[f"amend_{name}"] = value
+            record["amend"] = min(record["amend"], self._now())
+            yield told(TOLD_AMENDED)
+        elif record["amend"] != NEVER:
+            yield told(TOLD_KEPT, kind=AMEND)
+
+    def _end_told(self, number: int, entry: Entry) -> Iterator[Any]:
+        "That the order is over; one that its fills have ended hears nothing of it."
+        record = self._record(number)
+        if record is not None and entry.state.terminal:
+            side, state = int(record["side"]), _ENDS.get(entry.state, CANCELLED)
+            reason = 0 if entry.state in _ENDS else SHRUNK
+            yield self._blank(number, int(record["asset"]), side, TOLD_END, state=state, reason=reason)
+
+    def _record(self, number: int) -> Any:
+        "The run's order, if it is open there: one whose fills or end are on their way to it is not."
+        orders = self.session.memory.orders
+        places = np.flatnonzero((orders["id"] == number) & (orders["active"] != NEVER))
+        return orders[places[0]] if len(places) else None
+
+    def _now(self) -> int:
+        "The run's time, or ours if it is later and the venue does not live in the time of its events."
         now = int(self.session.memory.run[0]["now"])
-        row = self._blank(number, int(record["asset"]), int(record["side"]), what, now)
-        row["state"] = state
-        self.session.report(row)
+        return now if self._paper is not None else max(now, nanoseconds(self._clock.now()))
+
+    def _blank(self, number: int, place: int, side: int, what: int, **more: int) -> Any:
+        row = np.zeros(1, REPORT)
+        row["what"], row["order"], row["asset"], row["side"] = what, number, place, side
+        row["time"] = row["heard"] = self._now()
+        for name, value in more.items():
+            row[name] = value
+        return row
+
+    def _tell(self, number: int, record: Any, what: int, **more: int) -> None:
+        self.session.report(self._blank(number, int(record["asset"]), int(record["side"]), what, **more))
 
     def _end(self, number: int, record: Any, state: int) -> None:
-        self._tell(number, record, TOLD_END, state)
+        self._tell(number, record, TOLD_END, state=state)
 
     # ---- for the record
 

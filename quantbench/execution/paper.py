@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import deque
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -19,8 +20,8 @@ import numpy as np
 
 from ..core.clock import Clock
 from ..core.types import OrderState, OrderType, TimeInForce
-from ..engine.backtest import Session, Setup, memory_for
-from ..engine.events import Events, nanoseconds
+from ..engine.backtest import Session, Setup, currencies_of, memory_for
+from ..engine.events import KIND_DELIST, KIND_SPLIT, Events, nanoseconds
 from ..engine.kernel import entry, kernel
 from ..engine.loop import advance
 from ..engine.matching import set_due
@@ -36,7 +37,7 @@ from quantbench.execution.broker import (
 )  # fmt: skip
 
 # %% auto #0
-__all__ = ['FULL', 'TOLD', 'together', 'venue_memory', 'moment', 'decimal_of', 'PaperBroker']
+__all__ = ['FULL', 'TOLD', 'together', 'venue_memory', 'acts', 'alone', 'moment', 'decimal_of', 'PaperBroker']
 
 # %% ../../nbs/execution/124_paper.ipynb #243dcec0
 @entry
@@ -146,6 +147,23 @@ def venue_memory(tape: Tape, setup: Setup) -> Memory:
     memory.bind()
     return memory
 
+# %% ../../nbs/execution/124_paper.ipynb #7b8f879d
+def acts(events: Events) -> bool:
+    "Is the first of them a split, a dividend or a delisting?"
+    return bool(len(events)) and KIND_SPLIT <= events["kind"][0] <= KIND_DELIST
+
+
+def alone(events: Events) -> Iterator[Events]:
+    "The events in their order, in pieces: each split, dividend and delisting is one of its own."
+    kinds = events["kind"]
+    places = np.flatnonzero((kinds >= KIND_SPLIT) & (kinds <= KIND_DELIST))
+    if not len(places):
+        yield events
+        return
+    for piece in np.split(events, np.unique(np.concatenate([places, places + 1]))):
+        if len(piece):
+            yield piece
+
 # %% ../../nbs/execution/124_paper.ipynb #42f85b98
 _KINDS = {
     OrderType.MARKET: MARKET, OrderType.LIMIT: LIMIT, OrderType.STOP: STOP, OrderType.STOP_LIMIT: STOP_LIMIT, OrderType.TRAILING_STOP: TRAILING,
@@ -200,12 +218,14 @@ class PaperBroker(Adapter):
     ) -> None:
         super().__init__(seal, clock)
         self.memory, self.tape, self.account = venue_memory(tape, setup or Setup()), tape, account
+        self._currency = currencies_of(tape, (setup or Setup()).cash)[0][0]
         self._index = {symbol: place for place, symbol in enumerate(tape.symbols)}
         self._known: dict[str, _Known] = {}
         self._names: dict[int, str] = {}
         self._told: deque[Report] = deque()
         self._fills: list[Report] = []
         self._records: dict[str, Any] = {}
+        self._since: dict[int, int] = {}  # of an asset, when its units changed last
         self.arrives = (
             0  # when the next message reaches the venue, in nanoseconds; 0: as the setup's delays say
         )
@@ -216,11 +236,14 @@ class PaperBroker(Adapter):
     def feed(self, events: Events) -> None:
         "These events happen at the venue."
         run = self.memory.run[0]
-        run["cursor"], run["tape_end"] = 0, len(events)
-        while advance(events.ctypes.data, len(events), self.memory.address()) == GROW:
-            self.memory.grow()
-        run["cursor"] = 0
-        self.drain()
+        for piece in alone(events):
+            run["cursor"], run["tape_end"] = 0, len(piece)
+            while advance(piece.ctypes.data, len(piece), self.memory.address()) == GROW:
+                self.memory.grow()
+            run["cursor"] = 0
+            self.drain()
+            if acts(piece):
+                self.acted(piece[0])
 
     def beside(self, session: Session) -> int:
         "Advance together with a session that was given the events; what made it stop."
@@ -244,6 +267,42 @@ class PaperBroker(Adapter):
         session.memory.run[0]["external"] = QUERIED
         session.beside = self.beside
 
+    def acted(self, event: Any) -> None:
+        "The venue has seen what a company did: its orders are others now, or over."
+        place, run = int(event["asset"]), self.memory.run[0]
+        self._since[place] = int(event["known"])
+        orders = self.memory.orders
+        slots = {int(number): slot for slot, number in enumerate(orders["id"]) if number}
+        for name, known in self._known.items():
+            if known.state.terminal or self._index[known.intent.order.asset.id] != place:
+                continue
+            slot = slots.get(known.number)
+            if slot is None or orders["active"][slot] == NEVER:
+                known.state = OrderState.CANCELLED
+                time, heard = (moment(int(event["known"] + late)) for late in (0, run["news"]))
+                report = Report(
+                    told=Told.CANCELLED, client_id=name, broker_id=f"p{known.number}", symbol=self.tape.symbols[place],
+                    side=known.intent.order.side, time=time, heard=heard, filled=known.filled, reason="by an action of the company",
+                )  # fmt: skip
+                self._told.append(report)
+            else:
+                self._reread(known, orders[slot])
+
+    def _reread(self, known: _Known, order: Any) -> None:
+        "Its terms, as the venue has them."
+        asset = known.intent.order.asset
+        stated = known.intent.order.limit_price is not None, known.intent.order.stop_price is not None
+        known.quantity, known.filled = (
+            asset.quantity(int(order["lots"])),
+            asset.quantity(int(order["filled"])),
+        )
+        asked = ("limit", "stop") if order["amend"] == NEVER else ("amend_limit", "amend_stop")
+        now, then = (
+            [asset.round_price(float(order[name]), "nearest") if has else None for name, has in zip(names, stated, strict=True)]
+            for names in (("limit", "stop"), asked)
+        )  # fmt: skip
+        (known.limit, known.stop), known.asked = now, (then[0], then[1])
+
     # ---- what it tells
 
     def drain(self) -> tuple[Any, list[str]]:
@@ -260,9 +319,10 @@ class PaperBroker(Adapter):
         name, execution = self._names[int(record["order"])], ""
         known, what = self._known[name], int(record["what"])
         asset = known.intent.order.asset
+        since = self._since.get(int(record["asset"]), 0)  # a bar that began before a split fills after it
         common: dict[str, Any] = {
             "client_id": name, "broker_id": f"p{known.number}", "symbol": asset.id, "side": known.intent.order.side,
-            "time": moment(int(record["time"])), "heard": moment(int(record["heard"])),
+            "time": moment(max(int(record["time"]), since)), "heard": moment(max(int(record["heard"]), since)),
         }  # fmt: skip
         if what == TOLD_FILL:
             quantity = asset.quantity(int(record["lots"]))
@@ -395,10 +455,9 @@ class PaperBroker(Adapter):
     def get_account(self) -> BrokerAccount:
         run, cents = self.memory.run[0], Decimal("0.01")
         cash, worth = (Decimal(repr(float(x))).quantize(cents) for x in (self.memory.cash[0], run["equity"]))
-        currency = self.tape.assets[0].currency.code
         return BrokerAccount(
             id=self.account,
-            currency=currency,
+            currency=self._currency,
             cash=cash,
             equity=worth,
             buying_power=cash,

@@ -10,11 +10,12 @@ settles what the broker swears never to have had, and every order, position and 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from hashlib import sha256
+from itertools import accumulate
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -22,12 +23,12 @@ from typing import Any
 
 from ..core.check import QuantbenchError
 from ..core.clock import Clock, SimClock
-from ..core.journal import Disk, Journal
+from ..core.journal import Disk, Head, Journal, Record, read
 from ..core.types import Asset, AssetClass, Order, OrderState, OrderType, Side, Venue
 from ..core.value import Currency
 from .broker import Arrival, GuardedOrder, Intent, Seal
 from .faulty import Faults, FaultyBroker, Held, Truth
-from .oms import Oms
+from .oms import Oms, _uncollected
 
 # %% auto #0
 __all__ = ['MakeJudge', 'Died', 'Day', 'simulate']
@@ -77,18 +78,28 @@ class _Disk(Disk):
 
 # %% ../../nbs/execution/138_simulate.ipynb #6c563635
 class _Noted:
-    "The journal, with a memory of the rulings that are on the disk."
+    "The journal, with a memory: of the rulings that are on the disk, and of the records that a start has read there."
 
     def __init__(self, journal: Journal, day: _Day) -> None:
-        self._journal, self._day, self.path = journal, day, journal.path
+        self._journal, self._day = journal, day
 
     def extend(self, items: Any) -> Any:
-        group = list(items)
-        records = self._journal.extend(group)
-        for kind, payload in group:
-            if kind == "order.ruling" and payload["accepted"] and "becomes" not in payload:
-                self._day.ruled.add(payload["id"])
+        before = self._journal.head
+        records = self._journal.extend(items)
+        self._day.known = before  # the last group is always verified again
+        for record in records:
+            if (
+                record.kind == "order.ruling"
+                and record.payload["accepted"]
+                and "becomes" not in record.payload
+            ):
+                self._day.ruled.add(str(record.payload["id"]))
         return records
+
+    def records(self) -> Iterator[Record]:
+        kept = self._day.records
+        kept += read(self._journal.path, after=kept[-1].head if kept else None)
+        yield from kept
 
 
 class _Door(FaultyBroker):
@@ -156,6 +167,8 @@ class _Judge:
     def closed(self, client_id: str) -> None:
         self.open.discard(client_id)
 
+    def acted(self, action: Any) -> None: ...
+
     def booked(self, fill: Any) -> None: ...
 
     def note_unresolved(self, count: int, symbols: Any) -> None: ...
@@ -209,6 +222,8 @@ class _Day:
         self.tells = self.rng.random() < 0.7
         self.disk = _Disk(self.rng, 0.0)
         self.journal: Journal | None = None
+        self.known: Head | None = None  # before the last group that is safe on the disk
+        self.records: list[Record] = []  # that were read from the disk
         self.begin()
 
     def _faults(self) -> Faults:
@@ -246,7 +261,11 @@ class _Day:
         self.disk = _Disk(self.rng, self.deadly / 4)
         self.disk.safe = self.disk.size = self._size()
         self.journal = Journal.open(
-            self.folder / "orders.journal", clock=self.ours, disk=self.disk, identity="0" * 32
+            self.folder / "orders.journal",
+            clock=self.ours,
+            disk=self.disk,
+            identity="0" * 32,
+            known=self.known,
         )
         self.broker: _Door = (
             _Door(self, self.seal, rng=self.rng, faults=self.faults, tells_filled=self.tells)
@@ -305,17 +324,16 @@ class _Day:
 
     def place_child(self) -> None:
         "Of a parent that is open, or of a new one."
-        parents = [line for line in self.oms.open_orders if line.worked]
+        parents = self.oms.worked
         if not parents or self.rng.random() < 0.3:
             self.oms.work(self.order())
             return
-        parent = self.rng.choice(parents)
-        order, left = parent.intent.order, parent.intent.order.quantity
+        order = self.oms.orders[self.rng.choice(parents)].intent.order
         child = Order(
             id="any",
             asset=order.asset,
             side=order.side,
-            quantity=min(left, Decimal(self.rng.choice((1, 50, 100)))),
+            quantity=min(order.quantity, Decimal(self.rng.choice((1, 50, 100)))),
             time=self.ours.now(),
         )
         self.oms.place(
@@ -425,11 +443,12 @@ class _Day:
         ("place", 26), ("fill", 22), ("pump", 20), ("time_passes", 13), ("cancel", 5), ("amend", 3), ("place_child", 5), ("venue", 3),
         ("person", 6), ("weather", 2), ("clock_jumps", 1), ("die", 2), ("disk_fails", 1),
     )  # fmt: skip
+    NAMES, WEIGHTS = tuple(name for name, _ in EVENTS), tuple(accumulate(weight for _, weight in EVENTS))
 
     def happen(self) -> None:
         "One event, and what it may leave behind."
-        names, weights = zip(*self.EVENTS, strict=True)
-        name = "kill" if self.rng.random() < 0.0015 else self.rng.choices(names, weights)[0]
+        killed = self.rng.random() < 0.0015
+        name = "kill" if killed else self.rng.choices(self.NAMES, cum_weights=self.WEIGHTS)[0]
         try:
             getattr(self, name)()
         except Died:
@@ -456,8 +475,8 @@ class _Day:
 
     def check(self) -> None:
         self.rule(not self.broken_rules, "; ".join(self.broken_rules))
-        for name, held in self.truth.orders.items():
-            self.rule(held.times == 1, f"{name} is at the venue {held.times} times")
+        for name in [name for name, held in self.truth.orders.items() if held.times != 1]:
+            self.rule(False, f"{name} is at the venue more than once")
 
     def heal(self) -> None:
         "Everything works, time passes, a person looks: what is left must be the truth."
@@ -466,7 +485,9 @@ class _Day:
         self.broker.faults, self.broker.down, self.broker.mute_until = self.faults, False, None
         self.ours.off = timedelta(0)
         self.clock.advance(7200)
-        self.die()
+        self._drop()
+        self._read_again()
+        self.begin()
         for _ in range(12):
             self.clock.advance(40)
             self.oms.pump()
@@ -474,6 +495,11 @@ class _Day:
             if self.oms.halted and not self.oms.killed:
                 self.oms.resume("A. Trader", "at the end of the day")
         self.compare()
+
+    def _read_again(self) -> None:
+        "The last process verifies and reads the whole disk; what earlier ones have read there must be unchanged, in memory too."
+        kept, self.known, self.records = self.records, None, list(read(self.folder / "orders.journal"))
+        self.rule(self.records[: len(kept)] == kept, "a record has changed since it was read")
 
     def compare(self) -> None:
         oms, truth = self.oms, self.truth
@@ -487,17 +513,18 @@ class _Day:
         )
         cash = oms.cash.get("USD", Decimal(0))
         self.rule(cash == truth.cash, f"cash {cash}, the venue {truth.cash}")
+        entries = dict(oms.orders)
         for name, held in truth.orders.items():
             if name.startswith("web-"):
                 continue
-            entry = oms.orders[name]
+            entry = entries[name]
             self.rule(entry.filled == held.filled, f"{name}: filled {entry.filled}, the venue {held.filled}")
             busted = held.state is OrderState.REJECTED and entry.state is OrderState.CANCELLED
             same = entry.state == held.state or held.filled == held.quantity or busted
             self.rule(same, f"{name}: {entry.state}, the venue {held.state}")
         ours = {
             name
-            for name, entry in oms.orders.items()
+            for name, entry in entries.items()
             if not entry.worked and not entry.external and not entry.state.terminal
         }
         self.rule(ours <= truth.orders.keys(), f"open here, unknown there: {ours - truth.orders.keys()}")
@@ -505,7 +532,7 @@ class _Day:
 
 def simulate(seed: int, *, events: int = 200, judge: MakeJudge | None = None) -> Day:
     "One day of this many events; QB-OMS-030 if a rule is broken."
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, _uncollected():
         day = _Day(seed, Path(folder), judge)
         for day.step in range(events):
             day.happen()

@@ -13,7 +13,7 @@ import os
 import signal
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
@@ -244,17 +244,22 @@ def run(home: Home, broker: Canceller | None, *, clock: Clock, silence: float) -
     sidecar.watch()
 
 
-def canceller(broker: str) -> Canceller | None:
-    "The adapter of this name, with keys of the sidecar's own; None: it has nothing that could outlive the gateway."
+def canceller(broker: str, clock: Clock) -> Canceller | None:
+    "The adapter of this name, with a connection of the sidecar's own and a seal that has signed nothing; None: it has nothing that could outlive the gateway."
     if broker == "simulated":
         return None
-    raise QuantbenchError("QB-GTW-014", where="sidecar", value=broker)
+    from quantbench.core.config import load
+    from quantbench.execution.broker import Seal
+    from quantbench.execution.remote import adapter
+
+    return adapter(replace(load().broker, name=broker), Seal(), clock)
 
 
 def main(folder: str, silence: float, broker: str = "simulated") -> None:
     "The whole process. Signals are the sidecar's again, whatever the process that started it had blocked."
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT})
-    run(Home.make(Path(folder)), canceller(broker), clock=WallClock(), silence=silence)
+    clock = WallClock()
+    run(Home.make(Path(folder)), canceller(broker, clock), clock=clock, silence=silence)
 
 # %% ../../nbs/ops/181_sidecar.ipynb #cd61391b
 def kill_command(

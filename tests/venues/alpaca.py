@@ -1,6 +1,7 @@
 """A venue on localhost that speaks Alpaca's trading protocol, matches exactly, and misbehaves as it is told.
 
-Written after the public reference of the Trading API (REST under /v2, the stream under /stream, binary frames). Money and
+Written after the public reference of the Trading API (REST under /v2, the stream under /stream, binary frames) and of the
+market data stream (/v2/iex, text frames). Money and
 quantities are `Decimal`s and travel as text, as they do there. `fail` arms a fault; `chaos` draws faults from a seed.
 """
 
@@ -87,6 +88,8 @@ class LocalAlpaca:
         self.duplicate_status = 422
         self.chance: Callable[[], str | None] = lambda: None
         self.lines: list[Line] = []
+        self.ears: list[Line] = []  # connections of the market data stream
+        self.deaf = False  # these say nothing, and stay open
         self.frames: deque[dict[str, Any]] = deque()
         self.holding = False  # frames are kept back until `release`
         self.repeats, self.losses, self.rng = 1, 0.0, random.Random(0)
@@ -119,7 +122,7 @@ class LocalAlpaca:
     def calm(self) -> None:
         self.faults.clear()
         self.chance, self.mangle, self.repeats, self.losses = (lambda: None), None, 1, 0.0
-        self.mute = self.expired = self.stuck_cancels = False
+        self.mute = self.expired = self.stuck_cancels = self.deaf = False
         self.retell, self.skew, self.refusals = False, timedelta(0), 0
         self.duplicate_status = 422
 
@@ -335,6 +338,36 @@ class LocalAlpaca:
             for line in [*self.lines]:
                 line.cut()
 
+    # ---- market data ----------------------------------------------------------------------------------------
+
+    def tell(self, *messages: dict[str, Any]) -> None:
+        """One frame of the market data stream, to whoever has subscribed to it."""
+        channels = {"b": "bars", "t": "trades", "q": "quotes"}
+        with self.lock:
+            for ear in [*self.ears]:
+                mine = [m for m in messages if m["S"] in ear.subscribed.get(channels.get(m["T"], ""), ())]
+                if mine and not self.deaf:
+                    ear.frame(0x1, json.dumps(mine).encode())
+
+    def bar(self, symbol: str, close: Decimal, begins: datetime, volume: int = 1000) -> None:
+        """A minute bar, told as Alpaca does."""
+        price = float(close)
+        facts = {
+            "o": price,
+            "h": price + 0.01,
+            "l": price - 0.01,
+            "c": price,
+            "v": volume,
+            "n": 10,
+            "vw": price,
+        }
+        self.tell({"T": "b", "S": symbol, **facts, "t": begins.strftime("%Y-%m-%dT%H:%M:%S.%fZ")})
+
+    def drop_ears(self) -> None:
+        with self.lock:
+            for ear in [*self.ears]:
+                ear.cut()
+
     # ---- REST -----------------------------------------------------------------------------------------------
 
     def shown(self, order: dict[str, Any]) -> dict[str, Any]:
@@ -485,6 +518,13 @@ class Line:
     def __init__(self, venue: LocalAlpaca, connection: socket.socket, rfile: Any) -> None:
         self.venue, self.connection, self.rfile = venue, connection, rfile
         self.lock, self.authorized, self.listening = threading.Lock(), False, False
+        self.subscribed: dict[str, list[str]] = {}
+
+    def among(self) -> list[Line]:
+        return self.venue.lines
+
+    def begin(self) -> None:
+        """What is said first: nothing."""
 
     def send(self, data: bytes | str) -> None:
         """A text frame for text, a binary one for bytes; nothing at all to whom it may not concern."""
@@ -513,8 +553,9 @@ class Line:
 
     def serve(self) -> None:
         with self.venue.lock:
-            self.venue.lines.append(self)
+            self.among().append(self)
         try:
+            self.begin()
             while True:
                 code, data = self.read()
                 if code == 0x8:
@@ -527,7 +568,7 @@ class Line:
             return None
         finally:
             with self.venue.lock:
-                self.venue.lines.remove(self)
+                self.among().remove(self)
 
     def hear(self, message: dict[str, Any]) -> None:
         data, action = message.get("data") or {}, message.get("action")
@@ -546,6 +587,37 @@ class Line:
             self.frame(0x2, json.dumps(reply).encode())
 
 
+class Ear(Line):
+    """One connection of the market data stream: connected, authenticated, subscribed; text frames with lists of messages."""
+
+    def among(self) -> list[Line]:
+        return self.venue.ears
+
+    def begin(self) -> None:
+        self.reply({"T": "success", "msg": "connected"})
+
+    def reply(self, message: dict[str, Any]) -> None:
+        if not self.venue.deaf:
+            self.frame(0x1, json.dumps([message]).encode())
+
+    def hear(self, message: dict[str, Any]) -> None:
+        action = message.get("action")
+        if action == "auth":
+            keys = message.get("key") == KEY and message.get("secret") == SECRET
+            self.authorized = keys and not self.venue.expired
+            told = {"T": "success", "msg": "authenticated"}
+            return self.reply(told if self.authorized else {"T": "error", "code": 402, "msg": "auth failed"})
+        if not self.authorized:
+            return self.reply({"T": "error", "code": 401, "msg": "not authenticated"})
+        if action == "subscribe":
+            with self.venue.lock:
+                for channel in ("trades", "quotes", "bars"):
+                    held = self.subscribed.setdefault(channel, [])
+                    held += [name for name in message.get(channel, []) if name not in held]
+            return self.reply({"T": "subscription", **self.subscribed})
+        return self.reply({"T": "error", "code": 400, "msg": "invalid syntax"})
+
+
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -556,8 +628,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do(self) -> None:
         venue, split = self.server.venue, urlsplit(self.path)
-        if split.path == "/stream":
-            return self.upgrade(venue)
+        if split.path in ("/stream", "/v2/iex"):
+            return self.upgrade(venue, Ear if split.path == "/v2/iex" else Line)
         size = int(self.headers.get("Content-Length") or 0)
         body = json.loads(self.rfile.read(size)) if size else None
         path = unquote(split.path)
@@ -619,7 +691,7 @@ class Handler(BaseHTTPRequestHandler):
         with suppress(OSError):
             self.connection.shutdown(socket.SHUT_RDWR)
 
-    def upgrade(self, venue: LocalAlpaca) -> None:
+    def upgrade(self, venue: LocalAlpaca, kind: type[Line]) -> None:
         with venue.lock:
             venue.dials += 1
             refused = venue.refusals > 0
@@ -631,7 +703,7 @@ class Handler(BaseHTTPRequestHandler):
         accept = base64.b64encode(hashlib.sha1(key.encode()).digest()).decode()
         head = f"HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}"
         self.connection.sendall(head.encode() + b"\r\n\r\n")
-        return Line(venue, self.connection, self.rfile).serve()
+        return kind(venue, self.connection, self.rfile).serve()
 
 
 class Server(ThreadingHTTPServer):
@@ -654,6 +726,7 @@ class Server(ThreadingHTTPServer):
     def __exit__(self, *_: object) -> None:
         self.released.set()
         self.venue.drop_lines()
+        self.venue.drop_ears()
         self.shutdown()
         self.thread.join()
         self.server_close()

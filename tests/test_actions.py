@@ -1,0 +1,409 @@
+"""Splits, dividends and delistings with orders open over them: the same bytes through journal, order book and venue as in the backtest, and every book in the same units."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import guards
+import numpy as np
+import pytest
+from lived import Anything, Paper, companies, happening, lived, simulated
+from orderdesk import NOON, SHARE, Desk, fill
+
+from quantbench.core.clock import SimClock
+from quantbench.core.config import load
+from quantbench.core.journal import read
+from quantbench.core.types import Order, OrderState, OrderType, Side
+from quantbench.core.value import Currency
+from quantbench.engine.backtest import Latency, Session
+from quantbench.engine.events import KIND_RATE, merged
+from quantbench.engine.ledger import on_grid, toward_zero
+from quantbench.engine.strategy import Strategy
+from quantbench.engine.study import Study
+from quantbench.engine.tape import Tape
+from quantbench.engine.window import state
+from quantbench.execution.book import Book, _on_grid, in_units
+from quantbench.execution.broker import Action, Arrival, BrokerOrder, Deed, Intent, Report, Told
+from quantbench.execution.live import Live
+from quantbench.execution.paper import alone, moment
+from quantbench.execution.session import Carried, Replay, Terms
+from quantbench.execution.session import opened as started
+from quantbench.execution.session import simulated as venue_of
+from quantbench.risk.kill import Kill
+
+LATE = Latency(order_seconds=0.3, cancel_seconds=1.7, fill_seconds=2.4)
+LONG = Latency(order_seconds=47.0, cancel_seconds=69.0, fill_seconds=130.0)
+DELAYS = {"at once": Latency(), "late": LATE, "long": LONG}
+
+
+def agree(paper: Any, inside: Any) -> None:
+    """Run, order book and venue: fills, positions, cash, and each open order with its terms."""
+    for name in ("fills", "transitions", "flows", "curve"):
+        ours, theirs = (session.memory.used(name) for session in (paper.session, inside))
+        assert ours.tobytes() == theirs.tobytes(), name
+    assert paper.session.memory.cash.tobytes() == inside.memory.cash.tobytes()
+    oms, broker = paper.oms, paper.broker
+    assert oms.halted is None and not oms.quarantine
+    assert dict(oms.positions) == {p.symbol: p.quantity for p in broker.positions()}
+    lots = inside.memory.assets["lots"] + inside.memory.assets["pending"]
+    assert [int(oms.positions.get(asset.id, 0)) for asset in paper.tape.assets] == lots.tolist()
+    moved = float(broker.memory.cash[0]) - 100_000.0
+    assert float(oms.cash.get("USD", 0)) == pytest.approx(moved, abs=0.01 * (1 + len(paper.oms.orders)))
+    shown = {order.client_id: order for order in broker.open_orders()}
+    clear = {entry.intent.client_id: entry for entry in oms.open_orders if entry.trouble is None}
+    assert set(clear) <= set(shown) <= {entry.intent.client_id for entry in oms.open_orders}
+    for name, entry in clear.items():
+        order, there = entry.intent.order, shown[name]
+        assert (order.quantity, entry.filled) == (there.quantity, there.filled)
+        assert (order.limit_price, order.stop_price) == (there.limit, there.stop)
+
+
+@pytest.mark.parametrize("latency", DELAYS)
+@pytest.mark.parametrize("seed", range(4))
+def test_orders_open_over_a_split_are_on_paper_what_they_were_in_the_backtest(seed, latency):
+    tape, strategy = companies(seed=seed), Anything(seed=seed, often=2)
+    inside = simulated(strategy, tape, latency=DELAYS[latency])
+    paper = lived(strategy, tape, cuts=range(97, 3000, 97), latency=DELAYS[latency])
+    agree(paper, inside)
+    assert len(inside.memory.used("fills")) > 50
+
+
+# ---- the books, when a broker is slower, rounds otherwise, or tells late --------------------------------------------
+
+
+def split_of(ratio: str, hours: float = 0.0, price: str | None = "45") -> Action:
+    time = NOON + timedelta(hours=hours)
+    money = None if price is None else Decimal(price)
+    return Action(deed=Deed.SPLIT, symbol="AAPL", amount=Decimal(ratio), time=time, price=money)
+
+
+def shown(book: Book, name: str, quantity: str, filled: str, limit: str, state: OrderState) -> None:
+    order = BrokerOrder(
+        client_id=name, broker_id="b", symbol="AAPL", side=Side.BUY, quantity=Decimal(quantity), filled=Decimal(filled), state=state,
+        word=state.value, limit=Decimal(limit),
+    )  # fmt: skip
+    book.shown(book.lines[name], order, NOON, settled=False)
+
+
+def opened(quantity: int = 100, limit: str = "180.01", filled: int = 30) -> Book:
+    """A book with an order to buy, partly filled at its limit."""
+    book = Book("desk")
+    order = Order(
+        id=book.mint(), asset=SHARE, side=Side.BUY, quantity=Decimal(quantity), time=NOON - timedelta(hours=2), type=OrderType.LIMIT,
+        limit_price=Decimal(limit),
+    )  # fmt: skip
+    book.enter(Intent(order=order, arrival=Arrival(time=NOON, last=180.0)), NOON)
+    book.emit("order.ruling", NOON, id=order.id, accepted=True, code=None, hash="0" * 64, checks={})
+    if filled:
+        book.hear(told(filled, limit, "e1", filled, -1.0), NOON)
+    return book
+
+
+def told(quantity: int, price: str, name: str, total: int | None, hours: float) -> Report:
+    time = NOON + timedelta(hours=hours)
+    return replace(fill("desk-1", quantity, price, name, total), time=time, heard=max(time, NOON))
+
+
+def again(book: Book) -> Book:
+    """The same records, read by another book."""
+    other = Book("desk")
+    for kind, payload in book.items:
+        other.apply(kind, payload)
+    for name, line in book.lines.items():
+        assert other.lines[name].view() == line.view()
+    assert (other.positions, other.cash, other.halted) == (book.positions, book.cash, book.halted)
+    return other
+
+
+@pytest.mark.parametrize(
+    ("ratio", "quantity", "filled", "limit", "position", "paid"),
+    [
+        ("4", "400", "120", "45.00", "120", "0"),
+        ("1.5", "150", "45", "120.00", "45", "0"),
+        ("0.1", "10", "3", "1800.10", "3", "0"),
+        ("0.25", "24", "7", "720.04", "7", "22.50"),  # 7.5 shares: half a share is paid out at 45
+        ("0.3333333333333333", "33", "10", "540.03", "10", "0"),
+    ],
+)
+def test_a_split_restates_position_cash_and_what_is_open(ratio, quantity, filled, limit, position, paid):
+    book = opened()
+    before = book.cash["USD"]
+    book.act(split_of(ratio), NOON)
+    line = again(book).lines["desk-1"].view()
+    order = line.intent.order
+    assert (order.quantity, line.filled, order.limit_price) == tuple(map(Decimal, (quantity, filled, limit)))
+    assert book.positions["AAPL"] == Decimal(position) and book.cash["USD"] - before == Decimal(paid)
+    written = len(book.items)
+    book.act(split_of(ratio), NOON)  # told again
+    assert len(book.items) == written
+
+
+def test_what_a_split_makes_of_lots_and_prices_is_what_the_engine_makes_of_them():
+    rng = np.random.default_rng(7)
+    for _ in range(3000):
+        ratio = float(rng.choice([4.0, 1.5, 0.1, 0.05, 1 / 3, 2 / 3, 7.0, 0.2]))
+        lots, price, up = (
+            int(rng.integers(-999, 999)),
+            round(float(rng.uniform(0.5, 900)), 2),
+            rng.random() < 0.5,
+        )
+        assert in_units(SHARE, Decimal(lots), ratio) == toward_zero.py_func(lots * ratio)
+        ours = Decimal(_on_grid(SHARE, str(price), ratio, up=bool(up)))
+        assert ours == SHARE.round_price(max(on_grid.py_func(price / ratio, 0.01, up), 0.01), "nearest")
+
+
+def test_a_fill_from_before_the_split_that_is_told_after_it_is_booked_in_new_units():
+    late = told(20, "180.00", "e2", 50, -0.5)
+    one, other = opened(), opened()
+    one.act(split_of("4"), NOON)
+    one.hear(late, NOON)
+    one.hear(late, NOON)
+    other.hear(late, NOON)
+    other.act(split_of("4"), NOON)
+    for book in (one, other):
+        assert book.lines["desk-1"].filled == book.positions["AAPL"] == 200
+        assert book.lines["desk-1"].trouble is None and book.halted is None
+    assert again(one).cash == other.cash
+    back = [change.fill for change in one.changes if change.fill is not None][-1]
+    assert (back.quantity, back.price) == (80, 45)
+
+
+def test_fills_that_come_to_no_whole_shares_are_kept_and_stop_the_book():
+    book = opened(filled=0)
+    book.act(split_of("0.1"), NOON)
+    book.hear(told(7, "180.00", "e2", None, -0.5), NOON)
+    assert book.halted.startswith("QB-OMS-026") and not book.positions and len(book.quarantine) == 1
+
+
+def test_stretches_of_one_order_add_up_over_a_split():
+    book = opened(filled=0)
+    book.act(split_of("0.1"), NOON)
+    for quantity, total in ((13, 13), (14, 27), (14, 41)):  # 1.3, 1.4 and 1.4 of the new ones: 4.1 in all
+        book.hear(told(quantity, "180.00", f"e{total}", total, -0.5), NOON)
+    assert book.positions["AAPL"] == book.lines["desk-1"].filled == 4 and book.halted is None
+
+
+def test_what_a_broker_has_not_restated_yet_is_no_break():
+    book = opened()
+    book.act(split_of("4"), NOON)
+    shown(book, "desk-1", "100", "30", "180.01", OrderState.PARTIAL)
+    line = book.lines["desk-1"]
+    assert (line.quantity, line.filled, line.trouble, book.halted) == (400, 120, None, None)
+
+
+def test_a_broker_that_rounds_otherwise_is_believed_and_its_fills_are_no_overfill():
+    book = opened(quantity=99)
+    book.act(split_of("1.5"), NOON)
+    assert book.lines["desk-1"].quantity == 45 + 103
+    book.hear(told(104, "120.00", "e2", 149, 1.0), NOON)  # one more than we made of it
+    line = book.lines["desk-1"]
+    assert line.trouble and line.filled == 45 and book.halted is None
+    for _ in range(2):  # it is asked until it agrees
+        shown(book, "desk-1", "149", "149", "120.00", OrderState.FILLED)
+    assert line.filled == book.positions["AAPL"] == 149 and line.state is OrderState.FILLED
+    assert line.trouble is None and book.halted is None and not book.quarantine
+    again(book)
+
+
+def test_more_than_any_split_explains_stays_an_overfill():
+    book = opened()
+    book.act(split_of("4"), NOON)
+    shown(book, "desk-1", "400", "120", "45.00", OrderState.PARTIAL)
+    book.hear(told(281, "45.00", "e2", 401, 1.0), NOON)
+    shown(book, "desk-1", "400", "401", "45.00", OrderState.FILLED)
+    assert book.halted.startswith("QB-OMS-014") and book.positions["AAPL"] == 120
+
+
+def test_an_order_that_ended_at_the_broker_before_the_split_ends_here_in_new_units():
+    book = opened()
+    book.act(split_of("4"), NOON)
+    end = Report(
+        told=Told.CANCELLED,
+        client_id="desk-1",
+        time=NOON - timedelta(hours=1),
+        heard=NOON,
+        filled=Decimal(30),
+    )
+    book.hear(end, NOON)
+    line = book.lines["desk-1"]
+    assert line.state is OrderState.CANCELLED and line.filled == 120 and line.trouble is None
+
+
+def test_a_bust_after_the_split_takes_back_what_its_fill_has_become():
+    book = opened()
+    book.act(split_of("4"), NOON)
+    book.hear(Report(told=Told.BUST, client_id="desk-1", time=NOON, heard=NOON, execution="e1"), NOON)
+    assert book.positions["AAPL"] == 0 and book.cash["USD"] == 0
+    assert [c.fill.quantity for c in book.changes if c.fill][-1] == 120
+
+
+def test_a_late_fill_of_an_order_that_ended_before_the_split_counts_in_new_units():
+    book = opened()
+    book.hear(replace(told(0, "1", "x", 30, -0.9), told=Told.CANCELLED, execution=None), NOON)
+    book.act(split_of("4"), NOON)
+    book.hear(told(5, "180.00", "e9", 35, -0.95), NOON)
+    assert book.lines["desk-1"].filled == 35 and book.positions["AAPL"] == 140
+    book.hear(told(5, "180.00", "e10", 40, 1.0), NOON)  # nobody knows in which
+    assert book.halted.startswith("QB-OMS-026") and book.positions["AAPL"] == 140
+
+
+def test_nothing_is_left_of_an_order_until_the_broker_says_what_became_of_it():
+    book = opened(quantity=5, filled=0)
+    book.hear(Report(told=Told.ACCEPTED, client_id="desk-1", time=NOON, heard=NOON, broker_id="b"), NOON)
+    book.act(split_of("0.1"), NOON)
+    line = book.lines["desk-1"]
+    assert line.leaves == 0 and line.trouble == "a split leaves nothing of it"
+    book.hear(Report(told=Told.CANCELLED, client_id="desk-1", time=NOON, heard=NOON), NOON)
+    assert line.state is OrderState.CANCELLED and line.trouble is None
+    again(book)
+
+
+def test_dividends_and_payouts_are_in_the_cash():
+    book = opened()
+    before = book.cash["USD"]
+    paid = Action(deed=Deed.DIVIDEND, symbol="AAPL", amount=Decimal("0.255"), time=NOON)
+    book.act(paid, NOON)
+    assert book.cash["USD"] - before == Decimal("7.65")
+    book.act(Action(deed=Deed.DELISTING, symbol="AAPL", amount=Decimal("12"), time=NOON), NOON)
+    assert book.cash["USD"] - before == Decimal("367.65") and not book.positions.get("AAPL")
+    again(book)
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_split_is_applied_once_whenever_the_process_dies(tmp_path, after):
+    desk = Desk(tmp_path)
+    placed = desk.buy(100)
+    desk.truth.fill(placed.client_id, Decimal(30), Decimal("180.00"))
+    desk.oms.pump()
+    held = desk.oms.positions["AAPL"]
+
+    def dies(*_: Any) -> None:
+        raise SystemExit
+
+    if after:  # the record is on the disk, and Guardian was not told
+        desk.guardian.acted = dies
+    else:
+        desk.oms._journal = SimpleNamespace(extend=dies, path=desk.journal.path)
+    with pytest.raises(SystemExit):
+        desk.oms.act(split_of("4"))
+    for _ in range(2):
+        desk.restart()
+        desk.oms.act(split_of("4"))
+        desk.oms.act(split_of("4"))
+        assert desk.oms.positions["AAPL"] == 4 * held and desk.oms.halted is None
+        assert desk.oms.orders[placed.client_id].intent.order.quantity == 400
+    assert sum(r.kind == "order.action" for r in read(desk.journal.path)) == 1
+    assert len(desk.guardian.actions) == 0  # what it is told after a start is in new units already
+
+
+# ---- the account's Guardian ----------------------------------------------------------------------------------------
+
+
+def test_guardian_is_told_of_marks_positions_and_open_orders(tmp_path):
+    desk = guards.Desk(tmp_path)
+    desk.guardian.booked(desk.fill(desk.sure(30, limit=None).order))
+    resting = desk.sure(40, limit="99.01")
+    book, before = desk.guardian.book, float(desk.guardian.book.run["equity"][0])
+    desk.guardian.acted(split_of("4", price=None))
+    opened = book.orders[resting.client_id]
+    assert (book.lots("AAPL"), opened.lots, opened.left) == (120, 160, 160)
+    assert book.rows["last"][0] == 25.0 and book.rows["open_buy"][0] == 160
+    assert float(book.run["equity"][0]) == before and desk.guardian.held["drift", 0] == 120
+    assert desk.guardian.judge(desk.intent(10, limit="24.90")).accepted
+    assert desk.guardian.judge(desk.intent(10, limit="99.00")).code is not None  # a price from before it
+    assert book.lots("MSFT") == 0 and book.rows["last"][1] == 100.0
+
+
+def test_guardian_pays_dividends_and_trades_nothing_that_is_delisted(tmp_path):
+    desk = guards.Desk(tmp_path)
+    desk.hold(30)
+    book, cash = desk.guardian.book, float(desk.guardian.book.memory.cash[0])
+    desk.guardian.acted(Action(deed=Deed.DIVIDEND, symbol="AAPL", amount=Decimal("0.5"), time=NOON))
+    assert float(book.memory.cash[0]) == cash + 15.0 and book.rows["last"][0] == 99.5
+    desk.guardian.acted(Action(deed=Deed.DELISTING, symbol="AAPL", amount=Decimal(90), time=NOON))
+    assert float(book.memory.cash[0]) == cash + 15.0 + 2700.0 and book.lots("AAPL") == 0
+    assert not desk.guardian.judge(desk.intent(10, limit="89.00")).accepted
+
+
+# ---- a broker that is somewhere else -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_run_order_book_and_a_broker_elsewhere_agree_after_splits(seed, tmp_path):
+    """The venue sees the events first and by itself; the run hears of it through the order book alone."""
+    paper = Paper(Anything(seed=seed, often=3), companies(seed=seed), tmp_path, latency=LATE)
+    live = Live(Session(Anything(seed=seed, often=3), paper.tape, venue="external"), paper.oms, paper.clock)
+    for piece in np.array_split(paper.tape.events, 150):
+        for events in alone(np.ascontiguousarray(piece)):
+            paper.clock.set(max(paper.clock.now(), moment(int(events["known"][-1]))))
+            paper.broker.feed(events)
+            live.feed(events)
+    for _ in range(3):
+        paper.clock.advance(20.0)
+        live.listen()
+    assert paper.oms.halted is None and not paper.oms.quarantine
+    assert len(live.session.memory.used("fills")) > 20
+    there = {p.symbol: p.quantity for p in paper.broker.positions()}
+    assert dict(paper.oms.positions) == there
+    rows = live.session.memory.assets
+    held = {a.id: int(rows["lots"][k] + rows["pending"][k]) for k, a in enumerate(paper.tape.assets)}
+    assert {symbol: lots for symbol, lots in held.items() if lots} == there
+    paper.journal.close()
+
+
+# ---- a whole session, with the account's Guardian ------------------------------------------------------------------
+
+
+class Rests(Strategy):
+    """Small orders that rest on both sides, and changes of them."""
+
+    seen: int = state(0)
+    newest: int = state(0)
+
+    def on_bar(self, bar: Any, market: Any) -> None:
+        self.seen += 1
+        if self.seen % 7 == 0:
+            side = 1.0 if market.position(bar.asset) < 3.0 else -1.0
+            near = bar.close * (1.0 - side * 0.001)
+            self.newest = market.submit(bar.asset, 4.0 * side, kind="limit", limit=near, tif="gtc")
+        elif self.seen % 7 == 4:
+            market.amend(self.newest, quantity=6.0)
+        elif self.seen % 70 == 5:
+            market.cancel_all(bar.asset)
+
+
+def abroad(tape: Tape) -> Tape:
+    """The second asset is quoted in euros, whose rate is told before the first bar and now and then."""
+    euro = replace(tape.assets[1], currency=Currency("EUR"))
+    told = [happening(KIND_RATE, minute, 1, price=1.1 + 0.001 * minute) for minute in (0, 90, 250)]
+    return Tape.from_events(
+        merged([tape.events, *told]), (tape.assets[0], euro, tape.assets[2]), interval="1m"
+    )
+
+
+@pytest.mark.parametrize("foreign", [False, True])
+def test_a_session_with_guardian_is_the_backtest_over_splits_dividends_and_rates(foreign, tmp_path):
+    tape = companies(seed=2)
+    study = Study(Rests(), abroad(tape) if foreign else tape)
+    live, wall = load(), SimClock(study.tape.span[0])
+    terms, feed_ = Terms("run-1", "Rests", "", "2026-11-01"), Replay(study.tape, speed=0.0, clock=wall)
+    account, paper = started(
+        tmp_path, study, terms, feed_, venue=venue_of, drive=partial(Carried, settings=live), settings=live,
+        kill=Kill(tmp_path / "KILL", wall, account="run-1"), wall=wall,
+    )  # fmt: skip
+    while not paper.done:
+        paper.step()
+    refused = [e.history[-1].why for e in account.oms.orders.values() if e.state is OrderState.REJECTED]
+    assert not refused and account.oms.halted is None
+    status, backtested = paper.status(), study.run()
+    assert len(backtested.fills) > 30 and status["result"] == backtested.hash and status["reconciled"]
+    book = account.guardian.book
+    lots = {asset.id: book.lots(asset.id) for asset in study.tape.assets}
+    assert lots == {s: int(account.oms.positions.get(s, 0)) for s in lots}
+    assert account.guardian.book.memory.cash[0] == pytest.approx(paper._drive.session.memory.cash[0], abs=1.0)
+    account.journal.close()
