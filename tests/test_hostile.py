@@ -413,3 +413,26 @@ def test_a_gate_that_was_told_to_look_away_has_not_looked(
     (gate, what), *_ = said
     assert [item.what for item in items] == ([] if fine else ["runbooks, and what they were told"])
     assert fine or items[0].value.startswith(f"{gate}: {what} ")
+
+
+@pytest.mark.parametrize(
+    "left", ["nothing", "the record of the certificate before", "a replay", "an edited file"]
+)
+def test_who_keeps_no_record_of_real_money_does_not_keep_the_money(
+    left: str, desk: Desk, study: Study
+) -> None:
+    made = told.in_micro(desk, study).certificate
+    assert made is not None
+    if left != "nothing":
+        before = "c" * 64 if left.startswith("the record") else made.hash
+        began = desk.clock.now() - timedelta(40 if left == "a replay" else 0)
+        standing.keep(desk, told.lived([0.01] * 9, "micro", began=began, certificate=before))
+    if left == "an edited file":
+        place = desk.folder("KnownDrift") / "micro.history.json"
+        place.write_text(place.read_text().replace("100000", "100001", 1))
+    closes = told.monitors.next_close("XNYS", made.issued)
+    at_close, later = at(desk, closes), at(desk, closes + timedelta(seconds=1))
+    assert told.code_of(lambda: standing.look(at_close, "KnownDrift")) == "QB-PRO-006"
+    promote.renew(later, "KnownDrift")
+    after = standing.act(later, "KnownDrift", standing.look(later, "KnownDrift"))
+    assert after.stage == "halted" and after.steps[-1].payload["who"] == "monitors"

@@ -240,7 +240,11 @@ def renew(desk: Desk, name: str) -> None:
     gates = judged_by(desk, held)["gates"]
     if held.stage not in ("micro", "scale"):
         return
-    live, before, study = recall(desk, name, held.stage), reviews(desk, name), Study.of(name, desk.lake, now)
+    try:
+        live = recall(desk, name, held.stage)
+    except QuantbenchError:  # nothing to ask about; the monitors say what follows from that
+        return
+    before, study = reviews(desk, name), Study.of(name, desk.lake, now)
     asked, pair = before.get("slippage"), before.get("cointegration")
     if live.fills and _due(asked, gates.slippage_review_days, now):
         since = asked.time if asked else live.began - timedelta(microseconds=1)
