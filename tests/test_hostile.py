@@ -22,6 +22,7 @@ from quantbench.gates.costs import cost_stress
 from quantbench.ops import certificate as certificates
 from quantbench.ops import checklist as lists
 from quantbench.ops import gateway, promote, standing
+from quantbench.ops.board import Board
 from quantbench.ops.monitors import Mark
 from quantbench.ops.standing import Desk
 from quantbench.strategies.drift import KnownDrift
@@ -350,6 +351,16 @@ def test_two_weeks_of_other_days_are_no_session(desk: Desk, study: Study) -> Non
         made = told.lived([0.001] * 13, "paper", began=began, certificate=held.certificate.hash, told=1)
         standing.keep(desk, replace(made, fills=(told.fill(10.0, time=told.end(made)),)))
         assert missing(desk, "micro") == {"PR-02"}
+
+
+def test_the_board_says_why_a_record_does_not_count(desk: Desk, study: Study) -> None:
+    held = told.in_paper(desk, study).certificate
+    assert held is not None
+    board = Board(desk, "KnownDrift")
+    assert "nothing was recorded in paper yet" in board.card().headline
+    began = desk.clock.now() - timedelta(30)
+    standing.keep(desk, told.lived([0.001] * 13, "paper", began=began, certificate=held.hash))
+    assert "does not count: a replay of days before its certificate" in board.card().headline
 
 
 def test_a_licence_reads_what_is_new_and_never_comes_back(

@@ -114,14 +114,17 @@ class Board(Shown):
     def standing(self) -> Status:
         return status(self.desk, self.name)
 
-    def findings(self) -> Sequence[Finding] | None:
-        "Of the monitors; None before the session has recorded anything."
+    def findings(self) -> tuple[Sequence[Finding] | None, str]:
+        "Of the monitors; without a record that counts None, and why."
         try:
-            return look(self.desk, self.name)
+            return look(self.desk, self.name), "no monitor is asked here"
         except QuantbenchError as refusal:
             if refusal.code != "QB-PRO-006":
                 raise
-            return None
+            stage = self.standing.stage
+            if refusal.value == FileNotFoundError.__name__:
+                return None, f"nothing was recorded in {stage} yet"
+            return None, f"the record of {stage} does not count: {refusal.value}"
 
     def halt(self, why: str = "the button", who: str = "") -> Status:
         "Stop what runs, revoke the certificate."
@@ -133,13 +136,8 @@ class Board(Shown):
         return held
 
     def card(self) -> Card:
-        held, found = self.standing.card(), self.findings()
+        held, (found, quiet) = self.standing.card(), self.findings()
         monitors = findings_card(found or ())
-        quiet = (
-            f"nothing was recorded in {self.standing.stage} yet"
-            if found is None
-            else "no monitor is asked here"
-        )
         said = "; ".join(self.said) or (monitors.headline if found else quiet)
         tone = monitors.tone if found else held.tone
         tables = (*(monitors.tables if found else ()), *held.tables)
