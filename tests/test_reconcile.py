@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
+from lived import actions, minutes
 
 from quantbench.core.clock import Schedule, SimClock
 from quantbench.core.journal import Journal, read
@@ -23,6 +24,7 @@ from quantbench.execution.reconcile import (
     compare,
     their_sheet,
 )
+from quantbench.execution.session import splits_of
 from venues.stages import alpaca
 
 NOON = datetime(2026, 3, 2, 17, tzinfo=UTC)
@@ -261,6 +263,12 @@ def test_a_silent_broker_is_no_reconciliation(day):
     found = day.reconciler.check()
     assert not found.clean and found.breaks == () and day.notes == []  # the last one only grows older
     assert [r.payload["clean"] for r in read(day.journal._hold.path)] == [False]
+
+
+def test_the_splits_of_a_tape_are_what_a_session_is_reconciled_with():
+    found = splits_of(actions())()
+    assert [(split.symbol, split.ratio) for split in found] == [("A0", Decimal(2)), ("A1", Decimal("0.5"))]
+    assert found[0].time < found[1].time and splits_of(minutes(50))() == ()
 
 
 def test_against_the_local_venue_every_line_agrees_and_one_share_does_not():

@@ -35,6 +35,7 @@ from quantbench.ops.gateway import Client, admitted, launch, licensed
 from quantbench.ops.heart import Life, Pulse
 from quantbench.ops.history import keep_run
 from quantbench.ops.paper import Played, folder_of, paper
+from quantbench.ops.sidecar import canceller
 from quantbench.ops.wire import Home
 from venues.alpaca import KEY, OPEN, SECRET, LocalAlpaca, Server
 
@@ -334,6 +335,18 @@ def test_a_share_that_appears_at_the_broker_leaves_only_what_reduces(floor, venu
     assert [o["state"] for o in floor.orders()] == ["filled", "rejected"]
 
 
+def test_an_order_made_by_hand_is_found_though_nobody_told_of_it(floor, venue):
+    """Fails if reconciliation does not hand a stranger to the order book, which counts it from then on."""
+    market, _ = venue
+    begun(floor, market)
+    market.holding = True  # the stream says nothing of it
+    market.external(SYMBOL, Decimal(4), Decimal(50))
+    turned(floor, lambda: floor.orders(), "nobody found it")
+    entry = next(iter(floor.account.oms.orders.values()))
+    assert entry.external and entry.leaves == 4 and floor.status()["state"] == "active"
+    market.release()
+
+
 def test_no_session_begins_in_an_account_that_is_not_empty_or_without_its_licence(floor, project, venue):
     market, _ = venue
     with market.lock:
@@ -368,6 +381,17 @@ def test_news_that_is_old_is_a_gap_and_no_order(floor, venue):
     bar(market)
     turned(floor, lambda: floor.orders(), "it does not trade on fresh news")
     assert floor.session.status()["events"] == 1
+
+
+def test_a_gateway_without_keys_does_not_start_and_says_why(project, monkeypatch):
+    """Fails if keys are looked for when the first order waits for them, or a sidecar without them is started again and again."""
+    monkeypatch.delenv("APCA_API_SECRET_KEY")
+    with pytest.raises(QuantbenchError, match="QB-GTW-006") as refusal:
+        launch(project.home, broker="alpaca")
+    assert refusal.value.value == "missing or malformed"
+    with pytest.raises(QuantbenchError, match="QB-GTW-014"):
+        canceller("ibkr", WALL)
+    assert canceller("simulated", WALL) is None
 
 
 def records(floor: Floor, run: str, kind: str) -> list[dict]:

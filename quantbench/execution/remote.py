@@ -83,6 +83,9 @@ class Remote:
         self, settings: Settings, clock: Clock, *, licensed: Licensed, patience: float = 3.0
     ) -> None:
         self._settings, self._clock, self._licensed, self._patience = settings, clock, licensed, patience
+        adapter(
+            settings.broker, Seal(), clock
+        )  # without keys, or with an address in the clear, nothing begins
 
     def __call__(self, floor: Floor, study: Study, terms: Terms) -> Account:
         "For a session, which begins with nothing."
