@@ -34,11 +34,11 @@ from quantbench.engine.tape import Tape
 from quantbench.engine.window import state
 from quantbench.execution.broker import Intent, Outcome, Report, Seal, Told
 from quantbench.execution.faulty import Faults, FaultyBroker, Held, Truth
-from quantbench.execution.floor import Account, Floor
+from quantbench.execution.floor import Floor
 from quantbench.execution.live import Live
 from quantbench.execution.oms import Oms
 from quantbench.execution.paper import PaperBroker
-from quantbench.execution.session import Carried, differences, starts
+from quantbench.execution.session import Carried, starts
 from quantbench.execution.simulate import Died
 
 TAPES = tuple(minutes(120, 2, seed=seed) for seed in range(4))
@@ -286,14 +286,14 @@ class Storm:
 
     def reconcile(self) -> None:
         """As a session does on a schedule."""
-        account = Account(
-            "storm", self.tape.assets, self.journal, self.guardian, self.oms, self.broker, self.clock
-        )
         try:
-            if differences(account):
-                self.oms.look_again()
+            held = {p.symbol: p.quantity for p in self.broker.positions() if p.quantity}
+            there = len(self.broker.open_orders())
         except QuantbenchError as error:
             assert error.code == "QB-BRK-010"
+            return
+        if held != dict(self.oms.positions) or there != len(self.oms.open_orders):
+            self.oms.look_again()
 
     def kill(self) -> None:
         self.killed = True
