@@ -105,7 +105,7 @@ class Market(Truth):
             order = self.asked[name]
             held.quantity, held.limit, held.stop = order.quantity, order.limit_price, order.stop_price
             self._report(Told.REPLACED, held, quantity=held.quantity - held.filled)
-        else:
+        elif report.told in _ENDS:
             self._end(held, _ENDS[report.told], report.told, report.reason or report.told.value)
 
 
