@@ -514,6 +514,7 @@ def test_a_fill_and_what_takes_it_back_in_one_breath(hand):
     hand.tell(TOLD_BACK, lots=100, side=-1)
     hand.bar()
     assert hand.lots == 0 and hand.session.memory.assets["pending"][0] == 0
+    assert hand.session.memory.run[0]["settled"] == 2 and hand.order is None
 
 
 FALSE = {

@@ -399,7 +399,11 @@ class Live:
             return
         self._asked.pop(number, None)
         terms: dict[str, float] = {"lots": order.asset.lots(order.quantity)}
-        terms |= {k: float(p) for k, p in (("limit", order.limit_price), ("stop", order.stop_price)) if p is not None}
+        terms |= {
+            k: float(p)
+            for k, p in (("limit", order.limit_price), ("stop", order.stop_price))
+            if p is not None
+        }
         if any(record[name] != value for name, value in terms.items()):
             for name, value in terms.items():
                 record[f"amend_{name}"] = value
