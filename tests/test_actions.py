@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from functools import partial
+from random import Random
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,6 +30,7 @@ from quantbench.engine.tape import Tape
 from quantbench.engine.window import state
 from quantbench.execution.book import Book, _on_grid, in_units
 from quantbench.execution.broker import Action, Arrival, BrokerOrder, Deed, Intent, Report, Told
+from quantbench.execution.faulty import CALM, Faults, Truth
 from quantbench.execution.live import Live
 from quantbench.execution.paper import alone, moment
 from quantbench.execution.session import Carried, Replay, Terms
@@ -407,3 +409,82 @@ def test_a_session_with_guardian_is_the_backtest_over_splits_dividends_and_rates
     assert lots == {s: int(account.oms.positions.get(s, 0)) for s in lots}
     assert account.guardian.book.memory.cash[0] == pytest.approx(paper._drive.session.memory.cash[0], abs=1.0)
     account.journal.close()
+
+
+# ---- a broker that loses, repeats and delays what it tells, over a split --------------------------------------------
+
+
+class Shares(Truth):
+    """A venue whose shares are split: of orders that are open, and of what was executed."""
+
+    def __init__(self, clock: SimClock) -> None:
+        super().__init__(clock)
+        self.units: dict[str, int] = {}
+
+    def split(self, ratio: int) -> None:
+        for name in self.executions:
+            self.units[name] = self.units.get(name, 1) * ratio
+        for held in self.orders.values():
+            if not held.state.terminal:
+                held.quantity, held.filled = held.quantity * ratio, held.filled * ratio
+                held.limit = SHARE.round_price(held.limit / ratio, "floor" if held.intent.order.side is Side.BUY else "ceiling")  # fmt: skip
+
+    @property
+    def positions(self) -> dict[str, Decimal]:
+        held = sum(
+            (e.quantity * e.order.intent.order.side.sign * self.units.get(name, 1) for name, e in self.executions.items()), Decimal(0)
+        )  # fmt: skip
+        return {"AAPL": held} if held else {}
+
+
+NOISE = Faults(ack_lost=0.1, error=0.05, dropped=0.15, repeated=0.15, renamed=0.1, late=0.3, silent=0.05)
+
+
+@pytest.mark.parametrize("tells_filled", [True, False])
+@pytest.mark.parametrize("seed", range(40))
+def test_over_a_split_every_share_is_booked_once_whatever_the_broker_tells(seed, tells_filled, tmp_path):
+    rng = Random(seed)
+    noise = NOISE if tells_filled else replace(NOISE, renamed=0.0, dropped=0.0)  # its limits, split or not
+    desk = Desk(tmp_path, rng=Random(seed + 1), faults=noise, delay=40.0, tells_filled=tells_filled)
+    desk.truth = desk.broker.truth = Shares(desk.clock)
+    price = Decimal(180)
+
+    def trade(steps: int) -> None:
+        for _ in range(steps):
+            alive = [held for held in desk.truth.orders.values() if not held.state.terminal]
+            what = rng.randrange(8)
+            if what < 2:
+                desk.buy(4 * rng.randint(1, 20), rng.choice([Side.BUY, Side.SELL]), str(price))
+            elif what < 5 and alive:
+                held = rng.choice(alive)
+                left = int(held.quantity - held.filled)
+                desk.truth.fill(held.intent.client_id, Decimal(rng.randint(1, left)), held.limit)
+            elif what == 5 and alive:
+                desk.oms.cancel(rng.choice(alive).intent.client_id)
+            elif what == 6 and rng.random() < 0.3:
+                desk.restart()
+            desk.clock.advance(rng.uniform(0.1, 3.0))
+            desk.oms.pump()
+
+    trade(25)
+    action = split_of("4", price=None)
+    action = replace(action, time=desk.clock.now())
+    desk.oms.act(action)
+    for _ in range(rng.randrange(4)):  # the venue is slower
+        desk.clock.advance(rng.uniform(0.1, 2.0))
+        desk.oms.pump()
+    desk.truth.split(4)
+    price = Decimal(45)
+    trade(25)
+    desk.broker.faults = CALM
+    for name in [e.intent.client_id for e in desk.oms.open_orders]:
+        desk.oms.cancel(name)
+    desk.wait(400.0, steps=200)
+    desk.oms.act(action)
+    assert dict(desk.oms.positions) == desk.truth.positions and not desk.oms.quarantine
+    assert desk.oms.cash.get("USD", Decimal(0)) == desk.truth.cash
+    assert not desk.oms.open_orders and not desk.oms.unresolved
+    assert not (desk.oms.halted or "").startswith(("QB-OMS-014", "QB-OMS-015", "QB-OMS-026"))
+    desk.restart()
+    assert dict(desk.oms.positions) == desk.truth.positions
+    desk.journal.close()
