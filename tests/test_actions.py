@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from functools import partial
+from pathlib import Path
 from random import Random
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import guards
 import numpy as np
 import pytest
-from lived import Anything, Paper, companies, happening, lived, simulated
+from lived import MINUTE, SECOND, START, Anything, Paper, companies, happening, lived, minutes, simulated
 from orderdesk import NOON, SHARE, Desk, fill
 
 from quantbench.core.clock import SimClock
@@ -22,7 +23,7 @@ from quantbench.core.journal import read
 from quantbench.core.types import Order, OrderState, OrderType, Side
 from quantbench.core.value import Currency
 from quantbench.engine.backtest import Latency, Session
-from quantbench.engine.events import KIND_RATE, merged
+from quantbench.engine.events import KIND_RATE, KIND_SPLIT, merged
 from quantbench.engine.ledger import on_grid, toward_zero
 from quantbench.engine.strategy import Strategy
 from quantbench.engine.study import Study
@@ -73,6 +74,62 @@ def test_orders_open_over_a_split_are_on_paper_what_they_were_in_the_backtest(se
     paper = lived(strategy, tape, cuts=range(97, 3000, 97), latency=DELAYS[latency])
     agree(paper, inside)
     assert len(inside.memory.used("fills")) > 50
+
+
+class Chases(Strategy):
+    """Buys once, and rests an order at the news of it."""
+
+    def on_bar(self, bar: Any, market: Any) -> None:
+        if market.position(bar.asset) == 0.0 and market.open_orders(bar.asset) == 0:
+            market.buy(bar.asset, 40.0)
+
+    def on_fill(self, fill: Any, market: Any) -> None:
+        market.submit(fill.asset, 10.0, kind="limit", limit=market.price(fill.asset) * 0.95, tif="gtc")
+
+
+def one_split(ratio: float, *, at: int = 3) -> Tape:
+    tape = minutes(12, 1)
+    events = tape.events.copy()
+    later = events["known"] > START + at * MINUTE + SECOND
+    for field in ("open", "high", "low", "close"):
+        events[field][later] = np.round(events[field][later] / ratio, 2)
+    return Tape.from_events(
+        merged([events, happening(KIND_SPLIT, at, ratio=ratio)]), tape.assets, interval="1m"
+    )
+
+
+def test_what_is_ordered_at_news_that_a_split_hastens_is_in_new_units():
+    """The news of the fill is under way when the shares are split: it is heard first, and what is ordered then is not split again."""
+    slow = {"latency": Latency(fill_seconds=3600.0)}
+    paper = lived(Chases(), one_split(4.0), **slow)
+    agree(paper, simulated(Chases(), one_split(4.0), **slow))
+    (resting,) = paper.oms.open_orders
+    assert resting.intent.order.quantity == 10 and paper.oms.positions["A0"] == 160
+
+
+class AmendsTwice(Strategy):
+    seen: int = state(0)
+    order: int = state(0)
+
+    def on_bar(self, bar: Any, market: Any) -> None:
+        self.seen += 1
+        if self.seen == 1:
+            self.order = market.buy(bar.asset, 10.0, limit=60.0, tif="gtc")
+        elif self.seen == 2:
+            market.amend(self.order, quantity=20.0, limit=61.0)
+        elif self.seen == 5:
+            market.amend(self.order, quantity=999.0, limit=16.0)
+
+
+def test_an_amendment_that_is_refused_after_a_split_leaves_the_one_under_way_in_new_units(tmp_path):
+    paper = Paper(AmendsTwice(), one_split(4.0), tmp_path, latency=Latency(cancel_seconds=400.0))
+    for k in range(len(paper.tape.events)):
+        paper.guardian.refuses = k > 4
+        paper.feed(paper.tape.events[k : k + 1])
+    order, there = paper.session.memory.orders[0], paper.broker.open_orders()[0]
+    assert (int(order["lots"]), round(float(order["limit"]), 9)) == (80, 15.25)
+    assert (there.quantity, there.limit) == (80, Decimal("15.25"))
+    paper.journal.close()
 
 
 # ---- the books, when a broker is slower, rounds otherwise, or tells late --------------------------------------------
@@ -388,16 +445,32 @@ def abroad(tape: Tape) -> Tape:
     )
 
 
+def begun(folder: Path, tape: Tape) -> tuple[Study, Any, Any]:
+    """A session of `Rests` with its account."""
+    study = Study(Rests(), tape)
+    settings, wall = load(), SimClock(study.tape.span[0])
+    terms, replay = Terms("run-1", "Rests", "", "2026-11-01"), Replay(study.tape, speed=0.0, clock=wall)
+    kill = Kill(folder / "KILL", wall, account="run-1")
+    drive = partial(Carried, settings=settings)
+    return study, *started(
+        folder, study, terms, replay, venue=venue_of, drive=drive, settings=settings, kill=kill, wall=wall
+    )
+
+
+def test_guardian_knows_the_last_price_whatever_a_batch_has_in_it(tmp_path):
+    """A split in the middle of a batch divides the marks from before it, not those from after."""
+    tape = companies(seed=2)
+    _, account, paper = begun(tmp_path, tape)
+    paper._drive.feed(tape.events)
+    ours, theirs = account.guardian.book.rows["last"], paper._drive.session.memory.assets["last"]
+    assert ours.tolist() == theirs.tolist()
+    account.journal.close()
+
+
 @pytest.mark.parametrize("foreign", [False, True])
 def test_a_session_with_guardian_is_the_backtest_over_splits_dividends_and_rates(foreign, tmp_path):
     tape = companies(seed=2)
-    study = Study(Rests(), abroad(tape) if foreign else tape)
-    live, wall = load(), SimClock(study.tape.span[0])
-    terms, feed_ = Terms("run-1", "Rests", "", "2026-11-01"), Replay(study.tape, speed=0.0, clock=wall)
-    account, paper = started(
-        tmp_path, study, terms, feed_, venue=venue_of, drive=partial(Carried, settings=live), settings=live,
-        kill=Kill(tmp_path / "KILL", wall, account="run-1"), wall=wall,
-    )  # fmt: skip
+    study, account, paper = begun(tmp_path, abroad(tape) if foreign else tape)
     while not paper.done:
         paper.step()
     refused = [e.history[-1].why for e in account.oms.orders.values() if e.state is OrderState.REJECTED]
