@@ -4283,6 +4283,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                           'quantbench.execution.oms.Oms._writing': ( 'execution/oms.html#oms._writing',
                                                                                      'quantbench/execution/oms.py'),
                                           'quantbench.execution.oms.Oms.act': ('execution/oms.html#oms.act', 'quantbench/execution/oms.py'),
+                                          'quantbench.execution.oms.Oms.actions': ( 'execution/oms.html#oms.actions',
+                                                                                    'quantbench/execution/oms.py'),
                                           'quantbench.execution.oms.Oms.amend': ( 'execution/oms.html#oms.amend',
                                                                                   'quantbench/execution/oms.py'),
                                           'quantbench.execution.oms.Oms.broken': ( 'execution/oms.html#oms.broken',

@@ -357,6 +357,7 @@ def test_a_split_is_applied_once_whenever_the_process_dies(tmp_path, after):
         assert desk.oms.positions["AAPL"] == 4 * held and desk.oms.halted is None
         assert desk.oms.orders[placed.client_id].intent.order.quantity == 400
     assert sum(r.kind == "order.action" for r in read(desk.journal.path)) == 1
+    assert desk.oms.actions == (split_of("4"),)
     assert len(desk.guardian.actions) == 0  # what it is told after a start is in new units already
 
 

@@ -166,13 +166,15 @@ def venue_memory(tape: Tape, setup: Setup) -> Memory:
 # %% ../../nbs/execution/124_paper.ipynb #7b8f879d
 def acts(events: Events) -> bool:
     "Is the first of them a split, a dividend or a delisting?"
-    return bool(len(events)) and KIND_SPLIT <= events["kind"][0] <= KIND_DELIST
+    return len(events) > 0 and KIND_SPLIT <= int(events[0]["kind"]) <= KIND_DELIST
 
 
 def alone(events: Events) -> Iterator[Events]:
     "The events in their order, in pieces: each split, dividend and delisting is one of its own."
-    kinds = events["kind"]
-    places = np.flatnonzero((kinds >= KIND_SPLIT) & (kinds <= KIND_DELIST))
+    places: Any = ()
+    if len(events) > 1:
+        kinds = events["kind"]
+        places = np.flatnonzero((kinds >= KIND_SPLIT) & (kinds <= KIND_DELIST))
     if not len(places):
         yield events
         return
