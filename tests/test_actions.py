@@ -33,7 +33,7 @@ from quantbench.execution.book import Book, _on_grid, in_units
 from quantbench.execution.broker import Action, Arrival, BrokerOrder, Deed, Intent, Report, Told
 from quantbench.execution.faulty import CALM, Faults, Truth
 from quantbench.execution.live import Live
-from quantbench.execution.paper import alone, moment
+from quantbench.execution.paper import acts, alone, moment
 from quantbench.execution.session import Carried, Replay, Terms
 from quantbench.execution.session import opened as started
 from quantbench.execution.session import simulated as venue_of
@@ -393,27 +393,44 @@ def test_guardian_pays_dividends_and_trades_nothing_that_is_delisted(tmp_path):
 # ---- a broker that is somewhere else -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_run_order_book_and_a_broker_elsewhere_agree_after_splits(seed, tmp_path):
-    """The venue sees the events first and by itself; the run hears of it through the order book alone."""
-    paper = Paper(Anything(seed=seed, often=3), companies(seed=seed), tmp_path, latency=LATE)
-    live = Live(Session(Anything(seed=seed, often=3), paper.tape, venue="external"), paper.oms, paper.clock)
-    for piece in np.array_split(paper.tape.events, 150):
+def elsewhere(
+    strategy: Strategy, tape: Tape, pieces: int, folder: Path, *, first: bool = True, **choices: Any
+) -> tuple[Paper, Session]:
+    """The venue sees prices first, or last, and by itself; the run hears of it through the order book alone."""
+    paper = Paper(strategy, tape, folder, **choices)
+    live = Live(Session(strategy, tape, venue="external"), paper.oms, paper.clock)
+    for piece in np.array_split(tape.events, pieces):
         for events in alone(np.ascontiguousarray(piece)):
             paper.clock.set(max(paper.clock.now(), moment(int(events["known"][-1]))))
-            paper.broker.feed(events)
-            live.feed(events)
+            ways = [paper.broker.feed, live.feed]
+            for feed in ways if first or acts(events) else reversed(ways):
+                feed(events)
     for _ in range(3):
-        paper.clock.advance(20.0)
+        paper.clock.advance(2.0)
         live.listen()
     assert paper.oms.halted is None and not paper.oms.quarantine
-    assert len(live.session.memory.used("fills")) > 20
     there = {p.symbol: p.quantity for p in paper.broker.positions()}
     assert dict(paper.oms.positions) == there
     rows = live.session.memory.assets
-    held = {a.id: int(rows["lots"][k] + rows["pending"][k]) for k, a in enumerate(paper.tape.assets)}
+    held = {a.id: int(rows["lots"][k] + rows["pending"][k]) for k, a in enumerate(tape.assets)}
     assert {symbol: lots for symbol, lots in held.items() if lots} == there
     paper.journal.close()
+    return paper, live.session
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("seed", range(6))
+def test_run_order_book_and_a_broker_elsewhere_agree_after_splits(seed, first, tmp_path):
+    strategy = Anything(seed=seed, often=3)
+    _, session = elsewhere(strategy, companies(seed=seed), 150, tmp_path, first=first, latency=LATE)
+    assert len(session.memory.used("fills")) > 20
+
+
+def test_what_was_told_just_before_a_split_is_entered_in_the_old_units(tmp_path):
+    """Filled on the bar before it: the report lies in the inbox when the split comes."""
+    tape = one_split(4.0, at=2)
+    paper, session = elsewhere(Chases(), tape, len(tape.events), tmp_path, first=False)
+    assert session.memory.used("fills")["lots"][0] == 40 and paper.oms.positions["A0"] >= 160
 
 
 # ---- a whole session, with the account's Guardian ------------------------------------------------------------------
