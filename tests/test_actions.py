@@ -396,8 +396,8 @@ def test_guardian_pays_dividends_and_trades_nothing_that_is_delisted(tmp_path):
 def elsewhere(
     strategy: Strategy, tape: Tape, pieces: int, folder: Path, *, first: bool = True, **choices: Any
 ) -> tuple[Paper, Session]:
-    """The venue sees prices first, or last, and by itself; the run hears of it through the order book alone."""
-    paper = Paper(strategy, tape, folder, **choices)
+    """The venue sees prices first, or last, and lives by the clock; the run hears of it through the order book alone."""
+    paper = Paper(strategy, tape, folder, wall=True, **choices)
     live = Live(Session(strategy, tape, venue="external"), paper.oms, paper.clock)
     for piece in np.array_split(tape.events, pieces):
         for events in alone(np.ascontiguousarray(piece)):
