@@ -271,11 +271,13 @@ def simulated(strategy: Any, tape: Tape, **choices: Any) -> Session:
 class Paper:
     """A session on paper: journal, order book of record, simulated venue, and the loop around them."""
 
-    def __init__(self, strategy: Any, tape: Tape, folder: Path, *, disk: Any = None, **choices: Any) -> None:
+    def __init__(
+        self, strategy: Any, tape: Tape, folder: Path, *, disk: Any = None, wall: bool = False, **choices: Any
+    ) -> None:
         self.tape, self.clock, self.seal = tape, SimClock(moment(int(tape.events["known"][0]))), Seal()
         self.journal = Journal.open(folder / "orders.journal", clock=self.clock, disk=disk or Quick())
         self.guardian = Lenient(self.seal)
-        self.broker = PaperBroker(self.seal, self.clock, tape, setup=Setup(**choices))
+        self.broker = PaperBroker(self.seal, self.clock, tape, setup=Setup(**choices), wall=wall)
         self.oms = Oms(self.journal, self.guardian, self.broker, self.clock, run="lived")
         session = Session(strategy, tape, venue="external", **choices)
         self.live = Live(session, self.oms, self.clock, paper=self.broker)

@@ -6,13 +6,15 @@ from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from functools import partial
+from pathlib import Path
+from random import Random
 from types import SimpleNamespace
 from typing import Any
 
 import guards
 import numpy as np
 import pytest
-from lived import Anything, Paper, companies, happening, lived, simulated
+from lived import MINUTE, SECOND, START, Anything, Paper, companies, happening, lived, minutes, simulated
 from orderdesk import NOON, SHARE, Desk, fill
 
 from quantbench.core.clock import SimClock
@@ -21,7 +23,7 @@ from quantbench.core.journal import read
 from quantbench.core.types import Order, OrderState, OrderType, Side
 from quantbench.core.value import Currency
 from quantbench.engine.backtest import Latency, Session
-from quantbench.engine.events import KIND_RATE, merged
+from quantbench.engine.events import KIND_RATE, KIND_SPLIT, merged
 from quantbench.engine.ledger import on_grid, toward_zero
 from quantbench.engine.strategy import Strategy
 from quantbench.engine.study import Study
@@ -29,8 +31,9 @@ from quantbench.engine.tape import Tape
 from quantbench.engine.window import state
 from quantbench.execution.book import Book, _on_grid, in_units
 from quantbench.execution.broker import Action, Arrival, BrokerOrder, Deed, Intent, Report, Told
+from quantbench.execution.faulty import CALM, Faults, Truth
 from quantbench.execution.live import Live
-from quantbench.execution.paper import alone, moment
+from quantbench.execution.paper import acts, alone, moment
 from quantbench.execution.session import Carried, Replay, Terms
 from quantbench.execution.session import opened as started
 from quantbench.execution.session import simulated as venue_of
@@ -71,6 +74,62 @@ def test_orders_open_over_a_split_are_on_paper_what_they_were_in_the_backtest(se
     paper = lived(strategy, tape, cuts=range(97, 3000, 97), latency=DELAYS[latency])
     agree(paper, inside)
     assert len(inside.memory.used("fills")) > 50
+
+
+class Chases(Strategy):
+    """Buys once, and rests an order at the news of it."""
+
+    def on_bar(self, bar: Any, market: Any) -> None:
+        if market.position(bar.asset) == 0.0 and market.open_orders(bar.asset) == 0:
+            market.buy(bar.asset, 40.0)
+
+    def on_fill(self, fill: Any, market: Any) -> None:
+        market.submit(fill.asset, 10.0, kind="limit", limit=market.price(fill.asset) * 0.95, tif="gtc")
+
+
+def one_split(ratio: float, *, at: int = 3) -> Tape:
+    tape = minutes(12, 1)
+    events = tape.events.copy()
+    later = events["known"] > START + at * MINUTE + SECOND
+    for field in ("open", "high", "low", "close"):
+        events[field][later] = np.round(events[field][later] / ratio, 2)
+    return Tape.from_events(
+        merged([events, happening(KIND_SPLIT, at, ratio=ratio)]), tape.assets, interval="1m"
+    )
+
+
+def test_what_is_ordered_at_news_that_a_split_hastens_is_in_new_units():
+    """The news of the fill is under way when the shares are split: it is heard first, and what is ordered then is not split again."""
+    slow = {"latency": Latency(fill_seconds=3600.0)}
+    paper = lived(Chases(), one_split(4.0), **slow)
+    agree(paper, simulated(Chases(), one_split(4.0), **slow))
+    (resting,) = paper.oms.open_orders
+    assert resting.intent.order.quantity == 10 and paper.oms.positions["A0"] == 160
+
+
+class AmendsTwice(Strategy):
+    seen: int = state(0)
+    order: int = state(0)
+
+    def on_bar(self, bar: Any, market: Any) -> None:
+        self.seen += 1
+        if self.seen == 1:
+            self.order = market.buy(bar.asset, 10.0, limit=60.0, tif="gtc")
+        elif self.seen == 2:
+            market.amend(self.order, quantity=20.0, limit=61.0)
+        elif self.seen == 5:
+            market.amend(self.order, quantity=999.0, limit=16.0)
+
+
+def test_an_amendment_that_is_refused_after_a_split_leaves_the_one_under_way_in_new_units(tmp_path):
+    paper = Paper(AmendsTwice(), one_split(4.0), tmp_path, latency=Latency(cancel_seconds=400.0))
+    for k in range(len(paper.tape.events)):
+        paper.guardian.refuses = k > 4
+        paper.feed(paper.tape.events[k : k + 1])
+    order, there = paper.session.memory.orders[0], paper.broker.open_orders()[0]
+    assert (int(order["lots"]), round(float(order["limit"]), 9)) == (80, 15.25)
+    assert (there.quantity, there.limit) == (80, Decimal("15.25"))
+    paper.journal.close()
 
 
 # ---- the books, when a broker is slower, rounds otherwise, or tells late --------------------------------------------
@@ -298,6 +357,7 @@ def test_a_split_is_applied_once_whenever_the_process_dies(tmp_path, after):
         assert desk.oms.positions["AAPL"] == 4 * held and desk.oms.halted is None
         assert desk.oms.orders[placed.client_id].intent.order.quantity == 400
     assert sum(r.kind == "order.action" for r in read(desk.journal.path)) == 1
+    assert desk.oms.actions == (split_of("4"),)
     assert len(desk.guardian.actions) == 0  # what it is told after a start is in new units already
 
 
@@ -333,27 +393,44 @@ def test_guardian_pays_dividends_and_trades_nothing_that_is_delisted(tmp_path):
 # ---- a broker that is somewhere else -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_run_order_book_and_a_broker_elsewhere_agree_after_splits(seed, tmp_path):
-    """The venue sees the events first and by itself; the run hears of it through the order book alone."""
-    paper = Paper(Anything(seed=seed, often=3), companies(seed=seed), tmp_path, latency=LATE)
-    live = Live(Session(Anything(seed=seed, often=3), paper.tape, venue="external"), paper.oms, paper.clock)
-    for piece in np.array_split(paper.tape.events, 150):
+def elsewhere(
+    strategy: Strategy, tape: Tape, pieces: int, folder: Path, *, first: bool = True, **choices: Any
+) -> tuple[Paper, Session]:
+    """The venue sees prices first, or last, and lives by the clock; the run hears of it through the order book alone."""
+    paper = Paper(strategy, tape, folder, wall=True, **choices)
+    live = Live(Session(strategy, tape, venue="external"), paper.oms, paper.clock)
+    for piece in np.array_split(tape.events, pieces):
         for events in alone(np.ascontiguousarray(piece)):
             paper.clock.set(max(paper.clock.now(), moment(int(events["known"][-1]))))
-            paper.broker.feed(events)
-            live.feed(events)
+            ways = [paper.broker.feed, live.feed]
+            for feed in ways if first or acts(events) else reversed(ways):
+                feed(events)
     for _ in range(3):
-        paper.clock.advance(20.0)
+        paper.clock.advance(2.0)
         live.listen()
     assert paper.oms.halted is None and not paper.oms.quarantine
-    assert len(live.session.memory.used("fills")) > 20
     there = {p.symbol: p.quantity for p in paper.broker.positions()}
     assert dict(paper.oms.positions) == there
     rows = live.session.memory.assets
-    held = {a.id: int(rows["lots"][k] + rows["pending"][k]) for k, a in enumerate(paper.tape.assets)}
+    held = {a.id: int(rows["lots"][k] + rows["pending"][k]) for k, a in enumerate(tape.assets)}
     assert {symbol: lots for symbol, lots in held.items() if lots} == there
     paper.journal.close()
+    return paper, live.session
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("seed", range(6))
+def test_run_order_book_and_a_broker_elsewhere_agree_after_splits(seed, first, tmp_path):
+    strategy = Anything(seed=seed, often=3)
+    _, session = elsewhere(strategy, companies(seed=seed), 150, tmp_path, first=first, latency=LATE)
+    assert len(session.memory.used("fills")) > 20
+
+
+def test_what_was_told_just_before_a_split_is_entered_in_the_old_units(tmp_path):
+    """Filled on the bar before it: the report lies in the inbox when the split comes."""
+    tape = one_split(4.0, at=2)
+    paper, session = elsewhere(Chases(), tape, len(tape.events), tmp_path, first=False)
+    assert session.memory.used("fills")["lots"][0] == 40 and paper.oms.positions["A0"] >= 160
 
 
 # ---- a whole session, with the account's Guardian ------------------------------------------------------------------
@@ -386,16 +463,32 @@ def abroad(tape: Tape) -> Tape:
     )
 
 
+def begun(folder: Path, tape: Tape) -> tuple[Study, Any, Any]:
+    """A session of `Rests` with its account."""
+    study = Study(Rests(), tape)
+    settings, wall = load(), SimClock(study.tape.span[0])
+    terms, replay = Terms("run-1", "Rests", "", "2026-11-01"), Replay(study.tape, speed=0.0, clock=wall)
+    kill = Kill(folder / "KILL", wall, account="run-1")
+    drive = partial(Carried, settings=settings)
+    return study, *started(
+        folder, study, terms, replay, venue=venue_of, drive=drive, settings=settings, kill=kill, wall=wall
+    )
+
+
+def test_guardian_knows_the_last_price_whatever_a_batch_has_in_it(tmp_path):
+    """A split in the middle of a batch divides the marks from before it, not those from after."""
+    tape = companies(seed=2)
+    _, account, paper = begun(tmp_path, tape)
+    paper._drive.feed(tape.events)
+    ours, theirs = account.guardian.book.rows["last"], paper._drive.session.memory.assets["last"]
+    assert ours.tolist() == theirs.tolist()
+    account.journal.close()
+
+
 @pytest.mark.parametrize("foreign", [False, True])
 def test_a_session_with_guardian_is_the_backtest_over_splits_dividends_and_rates(foreign, tmp_path):
     tape = companies(seed=2)
-    study = Study(Rests(), abroad(tape) if foreign else tape)
-    live, wall = load(), SimClock(study.tape.span[0])
-    terms, feed_ = Terms("run-1", "Rests", "", "2026-11-01"), Replay(study.tape, speed=0.0, clock=wall)
-    account, paper = started(
-        tmp_path, study, terms, feed_, venue=venue_of, drive=partial(Carried, settings=live), settings=live,
-        kill=Kill(tmp_path / "KILL", wall, account="run-1"), wall=wall,
-    )  # fmt: skip
+    study, account, paper = begun(tmp_path, abroad(tape) if foreign else tape)
     while not paper.done:
         paper.step()
     refused = [e.history[-1].why for e in account.oms.orders.values() if e.state is OrderState.REJECTED]
@@ -407,3 +500,82 @@ def test_a_session_with_guardian_is_the_backtest_over_splits_dividends_and_rates
     assert lots == {s: int(account.oms.positions.get(s, 0)) for s in lots}
     assert account.guardian.book.memory.cash[0] == pytest.approx(paper._drive.session.memory.cash[0], abs=1.0)
     account.journal.close()
+
+
+# ---- a broker that loses, repeats and delays what it tells, over a split --------------------------------------------
+
+
+class Shares(Truth):
+    """A venue whose shares are split: of orders that are open, and of what was executed."""
+
+    def __init__(self, clock: SimClock) -> None:
+        super().__init__(clock)
+        self.units: dict[str, int] = {}
+
+    def split(self, ratio: int) -> None:
+        for name in self.executions:
+            self.units[name] = self.units.get(name, 1) * ratio
+        for held in self.orders.values():
+            if not held.state.terminal:
+                held.quantity, held.filled = held.quantity * ratio, held.filled * ratio
+                held.limit = SHARE.round_price(held.limit / ratio, "floor" if held.intent.order.side is Side.BUY else "ceiling")  # fmt: skip
+
+    @property
+    def positions(self) -> dict[str, Decimal]:
+        held = sum(
+            (e.quantity * e.order.intent.order.side.sign * self.units.get(name, 1) for name, e in self.executions.items()), Decimal(0)
+        )  # fmt: skip
+        return {"AAPL": held} if held else {}
+
+
+NOISE = Faults(ack_lost=0.1, error=0.05, dropped=0.15, repeated=0.15, renamed=0.1, late=0.3, silent=0.05)
+
+
+@pytest.mark.parametrize("tells_filled", [True, False])
+@pytest.mark.parametrize("seed", range(40))
+def test_over_a_split_every_share_is_booked_once_whatever_the_broker_tells(seed, tells_filled, tmp_path):
+    rng = Random(seed)
+    noise = NOISE if tells_filled else replace(NOISE, renamed=0.0, dropped=0.0)  # its limits, split or not
+    desk = Desk(tmp_path, rng=Random(seed + 1), faults=noise, delay=40.0, tells_filled=tells_filled)
+    desk.truth = desk.broker.truth = Shares(desk.clock)
+    price = Decimal(180)
+
+    def trade(steps: int) -> None:
+        for _ in range(steps):
+            alive = [held for held in desk.truth.orders.values() if not held.state.terminal]
+            what = rng.randrange(8)
+            if what < 2:
+                desk.buy(4 * rng.randint(1, 20), rng.choice([Side.BUY, Side.SELL]), str(price))
+            elif what < 5 and alive:
+                held = rng.choice(alive)
+                left = int(held.quantity - held.filled)
+                desk.truth.fill(held.intent.client_id, Decimal(rng.randint(1, left)), held.limit)
+            elif what == 5 and alive:
+                desk.oms.cancel(rng.choice(alive).intent.client_id)
+            elif what == 6 and rng.random() < 0.3:
+                desk.restart()
+            desk.clock.advance(rng.uniform(0.1, 3.0))
+            desk.oms.pump()
+
+    trade(25)
+    action = split_of("4", price=None)
+    action = replace(action, time=desk.clock.now())
+    desk.oms.act(action)
+    for _ in range(rng.randrange(4)):  # the venue is slower
+        desk.clock.advance(rng.uniform(0.1, 2.0))
+        desk.oms.pump()
+    desk.truth.split(4)
+    price = Decimal(45)
+    trade(25)
+    desk.broker.faults = CALM
+    for name in [e.intent.client_id for e in desk.oms.open_orders]:
+        desk.oms.cancel(name)
+    desk.wait(400.0, steps=200)
+    desk.oms.act(action)
+    assert dict(desk.oms.positions) == desk.truth.positions and not desk.oms.quarantine
+    assert desk.oms.cash.get("USD", Decimal(0)) == desk.truth.cash
+    assert not desk.oms.open_orders and not desk.oms.unresolved
+    assert not (desk.oms.halted or "").startswith(("QB-OMS-014", "QB-OMS-015", "QB-OMS-026"))
+    desk.restart()
+    assert dict(desk.oms.positions) == desk.truth.positions
+    desk.journal.close()

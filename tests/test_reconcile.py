@@ -126,6 +126,32 @@ def test_a_split_needs_the_ratio_and_the_word_of_the_reference_data():
     assert compare(held(100), held(200), splits=[elsewhere])[0].kind is Kind.UNEXPLAINED
 
 
+def test_a_split_that_one_side_has_made_explains_orders_and_positions_on_either_side():
+    """Our book splits when the reference data say so; a broker may be earlier or later, and pays fractions out."""
+
+    def open_order(quantity, filled):
+        order = Standing(
+            client_id="o", broker_id="b", symbol="A", quantity=Decimal(quantity), filled=Decimal(filled)
+        )
+        return Sheet(time=NOON, orders=(order,))
+
+    def held(quantity):
+        return Sheet(time=NOON, positions=(BrokerPosition(symbol="A", quantity=Decimal(quantity)),))
+
+    split = Split(symbol="A", ratio=Decimal("1.5"), time=NOON)
+    pairs = [
+        (open_order(10, 4), open_order(15, 6)),
+        (open_order(-15, 6), open_order(-10, 4)),
+        (held(7), held(10)),
+        (held(-10), held(-7)),
+    ]
+    for ours, theirs in pairs:
+        assert [b.kind for b in compare(ours, theirs, splits=[split])] == [Kind.SPLIT]
+        assert [b.kind for b in compare(ours, theirs)] != [Kind.SPLIT]
+    for ours, theirs in ((open_order(10, 4), open_order(16, 6)), (held(7), held(11)), (held(7), held(-10))):
+        assert [b.kind for b in compare(ours, theirs, splits=[split])] in ([Kind.ORDER], [Kind.POSITION])
+
+
 class Desk:
     """A broker that answers from its fields, and counts what it is asked to do besides."""
 

@@ -298,7 +298,7 @@ class _Fold:
         self._assets: dict[str, tuple[Any, Asset]] = {}
         self._by_broker: dict[str, _Line] = {}
         self._theirs: dict[str, _Line] = {}
-        self.actions: set[str] = set()  # of companies, that are in the book
+        self.actions: dict[str, Action] = {}  # of companies, that are in the book
         self._acts = {
             "order.action": self._action,
             "order.intent": self._intent,
@@ -514,7 +514,7 @@ class _Fold:
         action = Action.from_record(p["action"])
         if action.key in self.actions:
             return
-        self.actions.add(action.key)
+        self.actions[action.key] = action
         if asset := self.asset_of(action.symbol):
             {Deed.SPLIT: self._split, Deed.DIVIDEND: self._pay, Deed.DELISTING: self._pay_out}[action.deed](
                 asset, action

@@ -829,6 +829,11 @@ class Oms:
         return tuple(line.view() for line in list(self._book.troubled.values()))
 
     @property
+    def actions(self) -> tuple[Action, ...]:
+        "What companies did, as far as it is in the book: what a reconciliation explains a difference by."
+        return tuple(self._book.actions.values())
+
+    @property
     def quarantine(self) -> tuple[Report, ...]:
         return tuple(Report.from_record(held["report"]) for held in self._book.quarantine)
 
