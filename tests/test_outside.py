@@ -218,7 +218,7 @@ class Straight:
     def cancel(self, name: str, why: str = "") -> None:  # noqa: ARG002
         self.broker.cancel_order(name)
 
-    def pump(self) -> tuple[Change, ...]:
+    def pump(self, *, later: bool = False) -> tuple[Change, ...]:  # noqa: ARG002
         return tuple(self._change(report) for report in self.broker.reports())
 
     def _change(self, r: Any) -> Change:

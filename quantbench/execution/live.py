@@ -195,7 +195,7 @@ class Live:
         self._began = self._measure.monotonic()
         if len(events):
             self._lag = nanoseconds(self._clock.now()) - int(events["known"][-1])
-        self._hear()
+        self._hear(later=True)
         status = self.session.feed(events)
         while self._served(status):
             status = self.session.go_on()
@@ -207,7 +207,7 @@ class Live:
         if status == SENT:
             self._carry()
         elif status == TOLD:
-            self._hear()
+            self._hear(later=True)
         return status in (SENT, TOLD)
 
     def listen(self) -> None:
@@ -215,6 +215,7 @@ class Live:
         self._hear()
         now = max(nanoseconds(self._clock.now()), int(self.session.memory.run[0]["now"]))
         self._pass_time(now)
+        self._hear()
         self._note()
 
     def _pass_time(self, until: int) -> None:
@@ -243,7 +244,7 @@ class Live:
                 self._submit(int(sent["order"]), record, int(sent["time"]))
             else:
                 self._change(int(sent["what"]), int(sent["order"]), record)
-        self._hear()
+        self._hear(later=True)
 
     def _late(self, decided: int) -> bool:
         "Was it decided on news that is too old by now? A venue in this process lives in the time of its events: there the batch as a whole is late or not."
@@ -295,12 +296,12 @@ class Live:
 
     # ---- back
 
-    def _hear(self) -> None:
-        "What the order book has booked, into the run."
+    def _hear(self, *, later: bool = False) -> None:
+        "What the order book has booked, into the run. Within a batch it is on the disk before the next order leaves; at the end of each all of it is."
         if self._paper is not None:
             records, executions = self._paper.drain()
-            return self._as_told(records, executions, self.oms.pump())
-        reports = [report for change in self.oms.pump() for report in self._of(change)]
+            return self._as_told(records, executions, self.oms.pump(later=later))
+        reports = [report for change in self.oms.pump(later=later) for report in self._of(change)]
         if reports:
             self.session.report(np.concatenate(reports))
         return None
