@@ -603,11 +603,11 @@ class Oms:
         return (self._broker.find_order(name),)
 
     def _pull(self, since: datetime) -> bool:
-        "Hear again the fills since a time, but none from before this book began."
-        start = max(since, self._began)
-        fills = self._asked(lambda: self._broker.fills_since(start))
+        "Hear again the fills since a time; of strangers none from before this book began. Our clock may have been wrong when it did."
+        fills = self._asked(lambda: self._broker.fills_since(since))
         for report in fills or ():
-            self._book.hear(report, self._now())
+            if report.time >= self._began or self._book.owner(report.client_id, report.broker_id) is not None:
+                self._book.hear(report, self._now())
         return fills is not None
 
     def _look(self) -> None:

@@ -399,7 +399,7 @@ class _Day:
         self.ours.off = timedelta(seconds=self.rng.choice((-3600, -1, 0, 1, 3600)))
 
     def pump(self) -> None:
-        self.oms.pump(later=self.rng.random() < 0.5)
+        self.oms.pump()
 
     def weather(self) -> None:
         "The connection changes."
