@@ -6887,6 +6887,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'quantbench.risk.limits.only_reduces': ( 'risk/limits.html#only_reduces',
                                                                                  'quantbench/risk/limits.py'),
                                         'quantbench.risk.limits.orderly': ('risk/limits.html#orderly', 'quantbench/risk/limits.py'),
+                                        'quantbench.risk.limits.recent': ('risk/limits.html#recent', 'quantbench/risk/limits.py'),
                                         'quantbench.risk.limits.reconciled': ('risk/limits.html#reconciled', 'quantbench/risk/limits.py'),
                                         'quantbench.risk.limits.reduces': ('risk/limits.html#reduces', 'quantbench/risk/limits.py'),
                                         'quantbench.risk.limits.repeats': ('risk/limits.html#repeats', 'quantbench/risk/limits.py'),

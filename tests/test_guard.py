@@ -1368,8 +1368,9 @@ def broken_by(what: str) -> Callable[[Any], Any]:
 
 @pytest.mark.parametrize("what", ["raises", "hangs", "says NaN", "says 1", "says nothing"])
 def test_fails_closed(what: str, tmp_path: Path) -> None:
+    bound = {"max_check_seconds": 0.02} if what == "hangs" else {}  # a busy machine is no hanging control
     for control in sorted(REQUIRED):
-        desk = Desk(tmp_path, settings={"max_check_seconds": 0.02 if what == "hangs" else 1.0})
+        desk = Desk(tmp_path, settings=bound)
         desk.guardian._controls[control] = broken_by(what)
         ruling = desk.ask()
         assert not ruling.accepted and verdict(ruling, control) != PASS, control

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,12 +22,14 @@ from lived import (
     simulated,
     ticks,
 )
+from orderdesk import Quick
 
 from quantbench.core.clock import WallClock
 from quantbench.core.types import OrderState
 from quantbench.engine.backtest import Latency
 from quantbench.engine.memory import REJECTED
 from quantbench.engine.strategy import Strategy
+from quantbench.engine.window import state
 from quantbench.execution.live import Live
 
 LATE = Latency(order_seconds=0.3, cancel_seconds=1.7, fill_seconds=2.4)
@@ -153,3 +156,44 @@ def test_what_no_order_can_say_is_refused_before_it_leaves(asked):
 
     paper = lived(Asks(), minutes(5), lane="interpreted")
     assert states(paper.session) == {REJECTED} and not paper.oms.orders
+
+
+class Counted(Quick):
+    """How often something was synced."""
+
+    syncs = 0
+
+    def sync(self, file: int) -> None:  # noqa: ARG002
+        self.syncs += 1
+
+
+class Turns(Strategy):
+    seen: int = state(0)
+
+    def on_tick(self, tick: Any, market: Any) -> None:
+        self.seen += 1
+        if self.seen % 2 == 0:
+            market.target(tick.asset, 100.0 - market.position(tick.asset))
+
+
+def test_an_order_leaves_after_one_sync_and_after_everything_that_was_heard(tmp_path: Path):
+    """A fill heard in the same batch goes to the disk with the order: not before it, and not after it has left."""
+    disk, began, waited, filled = Counted(), [0], [], []
+    paper = Paper(Turns(), ticks(200, 1), tmp_path, disk=disk)
+    submit = paper.broker._submit
+
+    def leaves(intent: Any) -> Any:
+        waited.append(disk.syncs - began[0])
+        kinds = [record.kind for record in paper.journal.records()]
+        filled.append((kinds.count("order.fill"), len(paper.guardian.fills)))
+        return submit(intent)
+
+    paper.broker._submit = leaves  # type: ignore[method-assign]
+    for k in range(len(paper.tape.events)):
+        began[0] = disk.syncs
+        paper.feed(paper.tape.events[k : k + 1])
+        kinds = [record.kind for record in paper.journal.records()]
+        assert kinds.count("order.fill") == len(paper.guardian.fills)  # the batch is over
+    paper.live.finish()
+    assert len(waited) > 40 and set(waited) == {1}
+    assert all(written == heard for written, heard in filled) and filled[-1][0] > 30

@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+from datetime import timedelta
 from decimal import Decimal
 from itertools import permutations
 from pathlib import Path
@@ -109,6 +110,17 @@ def test_a_claim_that_was_disowned_is_heard_again(desk: Desk):
     desk.broker.faults = CALM
     desk.restart()
     assert not desk.oms.quarantine and dict(desk.oms.positions) == desk.truth.positions == {"AAPL": 10}
+
+
+def test_a_book_that_began_with_a_wrong_clock_finds_its_fills(tmp_path: Path):
+    """An hour ahead when the journal began: our own fills are asked for all the same."""
+    with Journal.open(tmp_path / "orders.journal", clock=SimClock(NOON + timedelta(hours=1))) as journal:
+        journal.append("session.start", {})
+    desk = Desk(tmp_path, faults=Faults(dropped=1.0))
+    name = desk.buy(100).client_id
+    desk.truth.fill(name, Decimal(40), Decimal(180))
+    desk.restart()
+    desk.agree()
 
 
 def test_ten_thousand_repeated_messages_move_nothing(desk: Desk):

@@ -237,7 +237,7 @@ class Straight:
 
     def act(self, action: Any) -> None: ...
 
-    def pump(self) -> tuple[Change, ...]:
+    def pump(self, *, later: bool = False) -> tuple[Change, ...]:  # noqa: ARG002
         return tuple(self._change(report) for report in self.broker.reports())
 
     def _change(self, r: Any) -> Change:

@@ -428,7 +428,7 @@ class _Controls:
         limit = self.limits.max_price_age_seconds
         for n in range(int(self.book.run["n_held"][0])):
             index = int(self.book.memory.held[n])
-            if not control.young(case.mono - self.told.marked.get(index, _NEVER), limit).ok:
+            if not control.recent(case.mono - self.told.marked.get(index, _NEVER), limit):
                 return Found(False, f"the price of {self.book.assets[index].id}, which is held, is old")
         return Found(finite(case.equity), f"equity {case.equity:.2f}")
 
@@ -598,7 +598,7 @@ class _Controls:
 
     def f1(self, case: Case) -> Found:
         told = self.told
-        if not control.young(case.mono - told.free_at, 1.0).ok:
+        if not control.recent(case.mono - told.free_at, 1.0):
             disk = os.statvfs(self.journals)
             told.free, told.free_at = float(disk.f_bavail * disk.f_frsize), case.mono
         return control.enough(told.free, told.settings.min_free_disk_bytes)

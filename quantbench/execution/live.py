@@ -198,10 +198,10 @@ class Live:
         self._began = self._measure.monotonic()
         if len(events):
             self._lag = nanoseconds(self._clock.now()) - int(events["known"][-1])
-        self._hear()
+        self._hear(later=True)
         for piece in alone(events):
             if acts(piece):
-                self._hear()
+                self._hear(later=True)
             self._go(piece)
         self._hear()
         self._note()
@@ -221,13 +221,14 @@ class Live:
         if status == SENT:
             self._carry()
         elif status == TOLD:
-            self._hear()
+            self._hear(later=True)
         return status in (SENT, TOLD)
 
     def listen(self) -> None:
         "No events: what the broker told, and what falls due by the clock."
         self._hear()
         self._pass_time(max(self._now(), nanoseconds(self._clock.now())))
+        self._hear()
         self._note()
 
     def _pass_time(self, until: int) -> None:
@@ -289,7 +290,7 @@ class Live:
                 self._submit(int(sent["order"]), record, int(sent["time"]))
             else:
                 self._change(int(sent["what"]), int(sent["order"]), record)
-        self._hear()
+        self._hear(later=True)
 
     def _late(self, decided: int) -> bool:
         "Was it decided on news that is too old by now? A venue in this process lives in the time of its events: there the batch as a whole is late or not."
@@ -341,12 +342,12 @@ class Live:
 
     # ---- back
 
-    def _hear(self) -> None:
-        "What the order book has booked, into the run."
+    def _hear(self, *, later: bool = False) -> None:
+        "What the order book has booked, into the run. Within a batch it is on the disk before the next order leaves; at the end of each all of it is."
         if self._paper is not None:
             records, executions = self._paper.drain()
-            return self._as_told(records, executions, self.oms.pump())
-        changes = self.oms.pump()
+            return self._as_told(records, executions, self.oms.pump(later=later))
+        changes = self.oms.pump(later=later)
         numbers = {change.client_id: self._numbers.get(change.client_id or "") for change in changes}
         ours = {number: self.oms.orders[name] for name, number in numbers.items() if name and number}
         fills = [(numbers[c.client_id], c.fill) for c in changes if c.fill and numbers[c.client_id]]

@@ -332,8 +332,8 @@ class _Ear:
     def __init__(self, oms: Oms) -> None:
         self._oms, self.heard = oms, list[Change]()
 
-    def pump(self) -> tuple[Change, ...]:
-        changes = self._oms.pump()
+    def pump(self, *, later: bool = False) -> tuple[Change, ...]:
+        changes = self._oms.pump(later=later)
         self.heard += changes
         return changes
 

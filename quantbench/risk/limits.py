@@ -23,9 +23,9 @@ from .rules import Found, Mode, finite
 
 # %% auto #0
 __all__ = ['CONTROLS', 'REQUIRED', 'CODES', 'MOST_UNKNOWN_CANCELS', 'MOST_MESSAGES_PER_FILL', 'GRACE_MESSAGES', 'Control',
-           'Throttle', 'repeats', 'child', 'fresh', 'young', 'in_step', 'trades', 'no_match', 'reduces', 'only_reduces',
-           'arrived', 'few_open', 'orderly', 'Stage', 'staged', 'evidenced', 'Model', 'resolved', 'reconciled', 'cheap',
-           'sane', 'unbroken', 'enough']
+           'Throttle', 'repeats', 'child', 'fresh', 'recent', 'young', 'in_step', 'trades', 'no_match', 'reduces',
+           'only_reduces', 'arrived', 'few_open', 'orderly', 'Stage', 'staged', 'evidenced', 'Model', 'resolved',
+           'reconciled', 'cheap', 'sane', 'unbroken', 'enough']
 
 # %% ../../nbs/risk/47_limits.ipynb #5c9c4d6d
 class Control(NamedTuple):
@@ -82,6 +82,11 @@ REQUIRED = frozenset(control.id for control in CONTROLS)
 CODES = {control.id: control.code for control in CONTROLS}
 
 # %% ../../nbs/risk/47_limits.ipynb #f4b412a6
+_WITHIN = Found(
+    True, "within"
+)  # of a pass of which nobody asks by how much: text takes longer than the question
+
+
 class Throttle:
     "The last messages of somebody."
 
@@ -94,10 +99,9 @@ class Throttle:
         allowed = self.limit - self.limit // 10
         if allowed < 1:
             return Found(False, "no messages are allowed")
-        if len(self.times) < allowed:
-            return Found(True, f"{len(self.times) + 1} of {allowed}")
-        age = now - self.times[-allowed]
-        return Found(age >= self._window, f"{allowed} within {age / 1e6:g} s")
+        if len(self.times) < allowed or (age := now - self.times[-allowed]) >= self._window:
+            return _WITHIN
+        return Found(False, f"{allowed} within {age / 1e6:g} s")
 
     def note(self, now: int) -> None:
         self.times.append(now)
@@ -105,7 +109,7 @@ class Throttle:
 # %% ../../nbs/risk/47_limits.ipynb #d5101437
 def repeats(in_a_row: int, limit: int) -> Found:
     "G06: fills on the side of the order, in a row, with nobody looking."
-    return Found(0 <= in_a_row < limit, f"{in_a_row} of {limit} in a row")
+    return _WITHIN if 0 <= in_a_row < limit else Found(False, f"{in_a_row} of {limit} in a row")
 
 
 def child(parent: float, filled: float, leaves: float, new: float) -> Found:
@@ -120,16 +124,22 @@ def fresh(known: bool, since_twin: float, window: float) -> Found:
     "G08: is the client id known, and how many seconds ago was the same order accepted (infinite: never)?"
     if known:
         return Found(False, "this client id was used before")
-    return Found(finite(window) and round(since_twin, 6) >= window, f"twin {since_twin:g} s ago")
+    past = finite(window) and round(since_twin, 6) >= window
+    return _WITHIN if past else Found(False, f"twin {since_twin:g} s ago")
 
 # %% ../../nbs/risk/47_limits.ipynb #1895ce4d
 _AT_OPEN = (OrderType.MARKET_ON_OPEN, OrderType.LIMIT_ON_OPEN)
 
 
-def young(age: float, limit: float) -> Found:
-    "G18 and K7: seconds, by the monotonic clock; infinite: never heard of."
+def recent(age: float, limit: float) -> bool:
+    "Seconds, by the monotonic clock; infinite: never heard of."
     age = round(age, 6)
-    return Found(finite(age, limit) and 0.0 <= age <= limit, f"{age:.6g} s of {limit:g} s")
+    return finite(age, limit) and 0.0 <= age <= limit
+
+
+def young(age: float, limit: float) -> Found:
+    "G18 and K7"
+    return Found(recent(age, limit), f"{age:.6g} s of {limit:g} s")
 
 
 def in_step(error: float, drift: float, limit: float) -> Found:
