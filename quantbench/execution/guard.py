@@ -513,6 +513,16 @@ class _Controls:
         record = self.records.get(case.strategy, _Record())
         return control.orderly(record.messages, record.fills, record.unknown_cancels)
 
+    @property
+    def _free(self) -> bool:
+        "Simulated fills, and nobody was named who knows of a stage."
+        return self.rules.mode is Mode.SIMULATED and self.stage_of is None
+
+    @property
+    def _money(self) -> Mode:
+        "Simulated fills under a certificate are paper trading."
+        return Mode.PAPER if self.rules.mode is Mode.SIMULATED and not self._free else self.rules.mode
+
     def _stage(self, case: Case) -> Stage | None:
         "Asked once an order: three controls look at the same answer."
         if not case.stages:
@@ -520,13 +530,13 @@ class _Controls:
         return case.stages[0]
 
     def g29(self, case: Case) -> Found:
-        if self.rules.mode is Mode.SIMULATED:
-            return control.staged(None, self.rules.mode, case.strategy, case.now, 0.0, 0.0)
+        if self._free:
+            return control.staged(None, Mode.SIMULATED, case.strategy, case.now, 0.0, 0.0)
         exposure = 0.0 if case.reducing else case.value + self._exposure(case)
         capital = math.nan if not case.equity > 0 else self.limits.max_gross_ratio * case.equity
         if case.reducing and not finite(capital):
             capital = 0.0  # the way out is open when nothing is left
-        return control.staged(self._stage(case), self.rules.mode, case.strategy, case.now, exposure, capital)
+        return control.staged(self._stage(case), self._money, case.strategy, case.now, exposure, capital)
 
     def _exposure(self, case: Case) -> float:
         "Of the strategy: what it holds, and what it has open."
@@ -545,9 +555,7 @@ class _Controls:
         return held + sum(o.left * o.value for o in orders if not o.reducing)
 
     def g30(self, case: Case) -> Found:
-        if self.rules.mode is Mode.SIMULATED:
-            return control.evidenced(None, self.rules.mode)
-        return control.evidenced(self._stage(case), self.rules.mode)
+        return control.evidenced(None if self._free else self._stage(case), self._money)
 
     def g31(self, case: Case) -> Found:
         told = self.told
@@ -566,7 +574,7 @@ class _Controls:
         return Found(found.ok or case.reducing, found.detail)
 
     def g34(self, case: Case) -> Found:
-        stage = self._stage(case) if self.rules.mode is not Mode.SIMULATED else None
+        stage = None if self._free else self._stage(case)
         model = self.told.models.get(case.strategy)
         return control.sane(
             model, stage.model if stage else None, case.now, self.told.settings.max_model_age_days

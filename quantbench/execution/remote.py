@@ -9,7 +9,6 @@ broker from its journal, without a session: its orders are asked about, its fill
 # %% ../../nbs/execution/140_remote.ipynb #da6f2923
 from __future__ import annotations
 
-from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,20 +24,19 @@ from ..core.types import Asset
 from ..engine.guardian import Limits
 from ..engine.study import Study
 from .book import Book
-from .broker import Adapter, Intent, Seal
+from .broker import Adapter, Seal
 from .floor import Account, Floor, reconciler_of
 from .guard import Guardian
 from .oms import Oms
 from .reconcile import Reconciliation
-from .session import Terms, limits_of, note_broker, runs
-from ..risk.limits import Stage
+from .session import Licence, Licensed, Terms, limits_of, note_broker, runs
 from ..risk.rules import Mode, Permit, Rules
 
 if TYPE_CHECKING:
     from quantbench.execution.alpaca import AlpacaBroker
 
 # %% auto #0
-__all__ = ['Licence', 'Licensed', 'adapter', 'Remote']
+__all__ = ['adapter', 'Remote']
 
 # %% ../../nbs/execution/140_remote.ipynb #4ae1d8a7
 def adapter(settings: Broker, seal: Seal, clock: Clock) -> AlpacaBroker | None:
@@ -55,8 +53,6 @@ def adapter(settings: Broker, seal: Seal, clock: Clock) -> AlpacaBroker | None:
 
 # %% ../../nbs/execution/140_remote.ipynb #50a3b30a
 _ACCOUNT = "account"
-Licence = Callable[[Intent], Stage | None]
-Licensed = Callable[[Study, Limits], Licence]  # what Guardian asks before each order of a study
 _NOBODY = lambda _: None  # noqa: E731
 
 
@@ -96,7 +92,7 @@ class Remote:
         self._emptied(floor, terms.run)
         limits = limits_of(study)
         permits = (Permit(study.name, study.tape.symbols, terms.run),)
-        licence = self._licensed(study, limits)
+        licence = self._licensed(study, terms, limits)
         account = self._open(floor, terms.run, study.tape.assets, limits, permits, licence)
         try:
             self._found(account).require()

@@ -35,7 +35,7 @@ from ..engine.study import Study
 from ..engine.tape import Tape
 from ..engine.window import state
 from .book import Change
-from .broker import Adapter, Arrival, Seal
+from .broker import Adapter, Arrival, Intent, Seal
 from .floor import Account, Floor, reconciler_of
 from .guard import Guardian
 from .live import Live
@@ -43,11 +43,13 @@ from .oms import Oms
 from .paper import PaperBroker, acts, alone, moment
 from .reconcile import Reconciler, Split
 from .record import Recorder, keep_result
+from ..risk.limits import Stage
 from ..risk.rules import Rules
 
 # %% auto #0
-__all__ = ['Venue', 'Driven', 'Admit', 'Opens', 'Feeds', 'Feed', 'Replay', 'Drive', 'Terms', 'Paper', 'hourly', 'splits_of',
-           'runs', 'next_run', 'Carried', 'note_broker', 'simulated', 'limits_of', 'starts', 'Rehearsed', 'rehearse']
+__all__ = ['Venue', 'Licence', 'Licensed', 'Driven', 'Admit', 'Opens', 'Feeds', 'Feed', 'Replay', 'Drive', 'Terms', 'Paper',
+           'hourly', 'splits_of', 'runs', 'next_run', 'Carried', 'note_broker', 'simulated', 'limits_of', 'starts',
+           'Rehearsed', 'rehearse']
 
 # %% ../../nbs/execution/139_session.ipynb #248f1aa0
 _PIECE, _SPAN = 1024, 1_000_000_000  # events, and nanoseconds of the tape, between two looks at anything else
@@ -469,6 +471,8 @@ def simulated(seal: Seal, clock: SimClock, study: Study) -> Adapter:
 
 # %% ../../nbs/execution/139_session.ipynb #dedaa7a4
 Venue = Callable[[Seal, SimClock, Study], Adapter]  # makes the broker of a session
+Licence = Callable[[Intent], Stage | None]
+Licensed = Callable[[Study, Terms, Limits], Licence]  # what Guardian asks before each order of a session
 Driven = Callable[[Study, Account], Drive]  # makes what drives its engine
 
 
@@ -480,7 +484,9 @@ def limits_of(study: Study) -> Limits:
     return setup.limits or Limits.research(cash, length)
 
 
-def _here(floor: Floor, study: Study, terms: Terms, *, venue: Venue, settings: Settings) -> Account:
+def _here(
+    floor: Floor, study: Study, terms: Terms, *, venue: Venue, settings: Settings, licensed: Licensed | None = None
+) -> Account:
     "An account with a broker in this process; the first reconciliation is made here."
     folder = floor.folder / "runs"
     folder.mkdir(parents=True, exist_ok=True)
@@ -492,9 +498,10 @@ def _here(floor: Floor, study: Study, terms: Terms, *, venue: Venue, settings: S
     try:
         broker = venue(seal, clock, study)
         told = broker.get_account()
+        licence = licensed(study, terms, limits_of(study)) if licensed is not None and terms.certificate else None
         guardian = Guardian(
             assets, limits_of(study), patient, clock=clock, rules=Rules.simulated(terms.run), kill=floor.kill_state,
-            seal=seal, base=told.currency, journals=folder, append=journal.append,
+            seal=seal, base=told.currency, stage_of=licence, journals=folder, append=journal.append,
         )  # fmt: skip
         guardian.note_account(told)
         guardian.note_clock((broker.time() - clock.now()).total_seconds())
@@ -525,9 +532,9 @@ Feeds = Mapping[
 
 def starts(
     *, settings: Settings, wall: Clock, admit: Admit, venue: Venue = simulated, drive: Driven | None = None, place: str = "here",
-    account: Opens | None = None, feeds: Feeds | None = None,
+    account: Opens | None = None, feeds: Feeds | None = None, licensed: Licensed | None = None,
 ) -> Callable[..., tuple[Account, Paper]]:  # fmt: skip
-    "A floor's `begin`. `account` opens one at a broker elsewhere; without it each session has a simulated one of its own. `feeds` are those beside the replay."
+    "A floor's `begin`. `account` opens one at a broker elsewhere; without it each session has a simulated one of its own, and under a certificate `licensed` is asked before each order. `feeds` are those beside the replay."
     live = feeds or {}
 
     def begin(
@@ -555,7 +562,7 @@ def starts(
             source = Replay(study.tape, speed=speed, clock=wall)
         else:
             study, source = live[feed](study)
-        opens = account or partial(_here, venue=venue, settings=settings)
+        opens = account or partial(_here, venue=venue, settings=settings, licensed=licensed)
         try:
             opened = opens(floor, study, terms)
             try:

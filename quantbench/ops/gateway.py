@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from quantbench.core.config import Settings
     from quantbench.engine.guardian import Limits
     from quantbench.engine.study import Study
+    from quantbench.execution.session import Terms
     from quantbench.ops.certificate import Certificate
     from quantbench.ops.replay import Diff
     from quantbench.ops.standing import Licence
@@ -506,14 +507,13 @@ def admitted(
     return study, held
 
 
-def licensed(settings: Settings, clock: Clock, study: Study, limits: Limits) -> Licence:
-    "What Guardian asks before each order at a broker: the stage, while the certificate in the journal stands."
+def licensed(settings: Settings, clock: Clock, study: Study, terms: Terms, limits: Limits) -> Licence:
+    "What Guardian asks before each order: the stage, while the certificate in the journal stands."
     from quantbench.ops.certificate import public_key
     from quantbench.ops.standing import Desk, Licence
 
-    return Licence(
-        Desk(settings, settings.paths.lake, clock=clock), study.name, study.strategy, limits, public_key()
-    )
+    lake = Path(terms.lake) if terms.lake else settings.paths.lake
+    return Licence(Desk(settings, lake, clock=clock), study.name, study.strategy, limits, public_key())
 
 
 def serve(folder: str, broker: str = "") -> None:
@@ -532,16 +532,18 @@ def serve(folder: str, broker: str = "") -> None:
     settings, clock, home = load(), WallClock(), Home.make(Path(folder))
     settings = replace(settings, broker=replace(settings.broker, name=broker or settings.broker.name))
     silence = settings.guardian.heartbeat_seconds
-    remote = None
+    remote, asked = None, partial(licensed, settings, clock)
     if settings.broker.name != "simulated":
-        remote = Remote(settings, clock, licensed=partial(licensed, settings, clock), patience=0.6 * silence)
+        remote = Remote(settings, clock, licensed=asked, patience=0.6 * silence)
 
     def admit(name: str, lake: str, as_of: str, certificate: str) -> tuple[Study, str, str]:
         study, held = admitted(settings, name, clock=clock, lake=lake, as_of=as_of, certificate=certificate)
         return study, held.hash, held.stage
 
     live = feeds(settings, clock)
-    begin = starts(settings=settings, wall=clock, admit=admit, place="gateway", account=remote, feeds=live)
+    begin = starts(
+        settings=settings, wall=clock, admit=admit, place="gateway", account=remote, feeds=live, licensed=asked
+    )
     look = lambda journal: require_seen(read(journal))  # noqa: E731
     floor = opened(home, lambda: Trading(home.folder, clock=clock, begin=begin, may_resume=look))
     rehearse(settings, clock)  # compiled before there is a heart that could fall silent

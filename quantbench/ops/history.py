@@ -31,7 +31,7 @@ from ..engine.study import Study
 from ..execution.paper import moment
 from ..execution.record import Recording
 from .monitors import Compared, History, Mark
-from .standing import Desk, keep
+from .standing import Desk, act, keep, look, status
 
 if TYPE_CHECKING:
     from quantbench.engine.result import Logs
@@ -221,8 +221,14 @@ def keep_run(desk: Desk, folder: Path, run: str) -> History | None:
     return history
 
 # %% ../../nbs/ops/179_history.ipynb #2bee9daa
+def _counts(desk: Desk, history: History) -> bool:
+    "Was it lived through under the certificate that stands? Nothing follows from a replay."
+    made = status(desk, history.strategy).certificate
+    return made is not None and made.hash == history.certificate and made.issued <= history.began
+
+
 class Keeper:
-    "Keeps the histories of what runs on a floor."
+    "Keeps the histories of what runs on a floor, and lets the monitors look at them."
 
     def __init__(
         self, desk: Desk, folder: Path, *, every: float = 900.0, trouble: Callable[[str], object] = lambda _: None
@@ -256,7 +262,9 @@ class Keeper:
 
     def _keep(self, run: str) -> None:
         try:
-            keep_run(self._desk, self._folder, run)
+            history = keep_run(self._desk, self._folder, run)
+            if history is not None and _counts(self._desk, history):
+                act(self._desk, history.strategy, look(self._desk, history.strategy))
         except Exception as error:  # the session goes on without; the next time may be better
             self._trouble(
                 f"{run}: {type(error).__name__} {getattr(error, 'code', '')} {getattr(error, 'value', error)}"

@@ -28,6 +28,7 @@ from .terminal import FAILED, JsonOption, LakeOption, say, show, show_json
 from .wire import Home
 
 if TYPE_CHECKING:
+    from quantbench.execution.session import Licensed
     from quantbench.core.config import Settings
     from quantbench.engine.result import Result
     from quantbench.engine.study import Study
@@ -223,6 +224,16 @@ def _admit(desk: Desk | None, settings: Settings) -> Callable[[str, str, str, st
     return admit
 
 
+def _licensed(desk: Desk | None) -> Licensed | None:
+    "With a desk each order asks it whether the certificate stands."
+    from quantbench.ops.certificate import public_key
+    from quantbench.ops.standing import Licence
+
+    if desk is None:
+        return None
+    return lambda study, _, limits: Licence(desk, study.name, study.strategy, limits, public_key(desk.key))
+
+
 def _here(
     name: str, home: Home, desk: Desk | None, settings: Settings, tell: Callable[[str], None], **how: Any
 ) -> Played:
@@ -233,7 +244,7 @@ def _here(
 
     clock = WallClock()
     tell("in this process: simulated fills, no gateway")
-    begin = starts(settings=settings, wall=clock, admit=_admit(desk, settings))
+    begin = starts(settings=settings, wall=clock, admit=_admit(desk, settings), licensed=_licensed(desk))
     look = lambda journal: require_seen(read(journal))  # noqa: E731
     floor = Floor(home.folder, clock=clock, begin=begin, may_resume=look)
     try:
