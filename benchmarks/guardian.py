@@ -2,7 +2,7 @@
 
     python benchmarks/guardian.py [rulings] [rounds]
 
-Warm, one thread, times of `perf_counter` in microseconds: p50 and p99 of each round, and of these the median; "quiet" is the p99 of the quietest round, for a neighbour lengthens one ruling in a hundred long before he lengthens the median. The same questions are asked with the thread that bounds a ruling's time and without it (nothing else may be: a control that hangs
+Warm, one thread, times of `perf_counter` in microseconds: p50 and p99 of each round, and of these the median; "quiet" is the p99 of the quietest round, for a neighbour lengthens one ruling in a hundred long before he lengthens the median. Under `taskset -c 1` both threads share a processor (decision 0018). The same questions are asked with the thread that bounds a ruling's time and without it (nothing else may be: a control that hangs
 would then hang its caller); CPU is that of the whole process, what a neighbour on the machine does not lengthen.
 """
 
