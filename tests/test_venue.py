@@ -32,7 +32,7 @@ from quantbench.ops import standing
 from quantbench.ops.certificate import issue, make_key
 from quantbench.ops.evidence import environment
 from quantbench.ops.gateway import Client, admitted, launch, licensed
-from quantbench.ops.heart import Life, Pulse
+from quantbench.ops.heart import Pulse
 from quantbench.ops.history import keep_run
 from quantbench.ops.paper import Played, folder_of, paper
 from quantbench.ops.sidecar import canceller
@@ -135,12 +135,15 @@ def project(
         monkeypatch.setenv(name, value)
     made.promote()
     yield made
-    for name in ("gateway", "sidecar"):
-        pulse = Pulse(made.home.folder / f"{name}.beat", WALL, 60.0)
-        if pulse.look() is not Life.CLOSED:
-            for number in (signal.SIGCONT, signal.SIGKILL):
-                with suppress(ProcessLookupError):
-                    os.kill(pulse.process, number)
+    pulse, journal = (
+        Pulse(made.home.folder / "gateway.beat", WALL, 60.0),
+        made.home.folder / "gateway.journal",
+    )
+    noted = [r.payload["process"] for r in read(journal) if r.kind == "sidecar"] if journal.exists() else []
+    for process in (pulse.process, *noted):  # of a test that failed: one that went well has ended them
+        with suppress(OSError):
+            if str(made.home.folder) in Path(f"/proc/{process}/cmdline").read_text():
+                os.kill(process, signal.SIGKILL)
     sys.modules.pop("small", None)
 
 
