@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
-from functools import partial
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
@@ -32,12 +31,10 @@ from quantbench.engine.window import state
 from quantbench.execution.book import Book, _on_grid, in_units
 from quantbench.execution.broker import Action, Arrival, BrokerOrder, Deed, Intent, Report, Told
 from quantbench.execution.faulty import CALM, Faults, Truth
+from quantbench.execution.floor import Floor
 from quantbench.execution.live import Live
 from quantbench.execution.paper import acts, alone, moment
-from quantbench.execution.session import Carried, Replay, Terms
-from quantbench.execution.session import opened as started
-from quantbench.execution.session import simulated as venue_of
-from quantbench.risk.kill import Kill
+from quantbench.execution.session import starts
 
 LATE = Latency(order_seconds=0.3, cancel_seconds=1.7, fill_seconds=2.4)
 LONG = Latency(order_seconds=47.0, cancel_seconds=69.0, fill_seconds=130.0)
@@ -465,14 +462,9 @@ def abroad(tape: Tape) -> Tape:
 
 def begun(folder: Path, tape: Tape) -> tuple[Study, Any, Any]:
     """A session of `Rests` with its account."""
-    study = Study(Rests(), tape)
-    settings, wall = load(), SimClock(study.tape.span[0])
-    terms, replay = Terms("run-1", "Rests", "", "2026-11-01"), Replay(study.tape, speed=0.0, clock=wall)
-    kill = Kill(folder / "KILL", wall, account="run-1")
-    drive = partial(Carried, settings=settings)
-    return study, *started(
-        folder, study, terms, replay, venue=venue_of, drive=drive, settings=settings, kill=kill, wall=wall
-    )
+    study, wall = Study(Rests(), tape), SimClock(tape.span[0])
+    begin = starts(settings=load(), wall=wall, admit=lambda *_: (study, "", "paper"))
+    return study, *begin(Floor(folder, clock=wall, begin=begin), strategy="Rests")
 
 
 def test_guardian_knows_the_last_price_whatever_a_batch_has_in_it(tmp_path):

@@ -97,6 +97,12 @@ def ask(*words: Any, **more: Any) -> Act:
     return lambda d: d.ask(*words, **more)
 
 
+def unasked(desk: Desk) -> Ruling:
+    "Nobody was named who knows of a stage."
+    desk.guardian.stage_of = None
+    return desk.ask()
+
+
 def amend(name: str, *words: Any, **more: Any) -> Act:
     return lambda d: d.guardian.judge_amend(name, d.intent(*words, name=more.pop("to", name), **more))
 
@@ -1064,6 +1070,28 @@ table(
     ("its capital, exactly", PASS, case(ask(100, limit="100.00"), stage={"capital_fraction": 0.1})),
     ("one lot more", FAIL, case(ask(101, limit="100.00"), stage={"capital_fraction": 0.1})),
     (
+        "from long to short, to its capital exactly",
+        PASS,
+        case(
+            first(
+                lambda d: d.guardian.booked(d.fill(d.sure(60, limit="100.00").order)),
+                ask=ask(160, side=SELL, limit="100.00"),
+            ),
+            stage={"capital_fraction": 0.1},
+        ),
+    ),
+    (
+        "from long to short, one lot more",
+        FAIL,
+        case(
+            first(
+                lambda d: d.guardian.booked(d.fill(d.sure(60, limit="100.00").order)),
+                ask=ask(161, side=SELL, limit="100.00"),
+            ),
+            stage={"capital_fraction": 0.1},
+        ),
+    ),
+    (
         "with what it holds, one lot more",
         FAIL,
         case(
@@ -1079,7 +1107,8 @@ table(
         FAIL,
         case(first(sure(60, limit="100.00"), ask=ask(41, limit="100.00")), stage={"capital_fraction": 0.1}),
     ),
-    ("simulated money needs none", PASS, case(ask(), stage=False, rules=SIMULATED)),
+    ("simulated money needs none", PASS, case(unasked, stage=False, rules=SIMULATED)),
+    ("unless somebody is asked for it", FAIL, case(ask(), stage=False, rules=SIMULATED)),
 )
 table(
     "G30",
@@ -1088,7 +1117,8 @@ table(
     ("holdout never read", FAIL, case(ask(), stage={"holdout_reads": 0})),
     ("holdout read twice", FAIL, case(ask(), stage={"holdout_reads": 2})),
     ("no stage", FAIL, case(ask(), stage=False)),
-    ("simulated money needs none", PASS, case(ask(), stage=False, rules=SIMULATED)),
+    ("simulated money needs none", PASS, case(unasked, stage=False, rules=SIMULATED)),
+    ("unless somebody is asked for it", FAIL, case(ask(), stage=False, rules=SIMULATED)),
 )
 
 

@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 import pytest
 from mirror import Mirror, venue
-from test_promote import desk, in_paper, keys, study  # noqa: F401 (fixtures)
+from test_promote import desk, end, in_paper, keys, lived, study  # noqa: F401 (fixtures)
 
 from quantbench.core.check import QuantbenchError
 from quantbench.core.clock import WallClock
@@ -18,9 +18,10 @@ from quantbench.engine.study import Study
 from quantbench.execution.floor import Floor
 from quantbench.execution.session import hourly, starts
 from quantbench.ops import checklist as lists
+from quantbench.ops import history
 from quantbench.ops.history import history_of
-from quantbench.ops.paper import paper
-from quantbench.ops.standing import look, recall
+from quantbench.ops.paper import _admit, _licensed, paper
+from quantbench.ops.standing import keep, look, recall, status, step
 from quantbench.ops.wire import Home
 
 
@@ -84,3 +85,51 @@ def test_the_last_and_the_lowest_of_each_hour_are_kept_however_the_curve_is_cut(
         ours = kept[kept["time"] // 3_600_000_000_000 == hour]
         assert 1 <= len(ours) <= 2 and ours["equity"].min() == there["equity"].min() and ours[-1] == there[-1]
     assert (np.diff(kept["time"]) > 0).all()
+
+
+def test_a_revocation_reaches_the_next_order_of_a_simulated_session(desk, study, tmp_path):  # noqa: F811
+    """Fails if a certificate is looked at when a session starts, and then believed."""
+    in_paper(desk, study)
+    home = Home.make(tmp_path / "home")
+    begin = starts(
+        settings=desk.settings, wall=WallClock(), admit=_admit(desk, desk.settings), licensed=_licensed(desk)
+    )
+    floor = Floor(home.folder, clock=WallClock(), begin=begin)
+    floor.start(strategy="KnownDrift", last=200.0)
+    session = floor.session
+    while sum(entry.filled > 0 for entry in session.account.oms.orders.values()) < 3:
+        floor.step()
+    before = set(session.account.oms.orders)
+    step(desk, "KnownDrift", "halted", who="Ann Lee", why="seen enough")
+    while floor.session is not None:
+        floor.step()
+    after = [entry for name, entry in session.account.oms.orders.items() if name not in before]
+    assert after and all("QB-RISK-129" in entry.history[-1].why for entry in after)
+    floor.close()
+
+
+CALM = np.tile([0.0065, -0.0035], 6)
+
+
+@pytest.mark.parametrize(
+    "last, ago, stage", [(-0.0499, 0, "paper"), (-0.05, 0, "halted"), (-0.05, 90, "paper")]
+)
+def test_monitors_act_on_what_was_lived_through_as_it_is_kept(
+    desk,  # noqa: F811
+    study,  # noqa: F811
+    tmp_path,
+    monkeypatch,
+    last,
+    ago,
+    stage,
+):
+    """Fails if they wait for a person, or believe that a replay was today."""
+    held, trouble = in_paper(desk, study).certificate, []
+    began = desk.clock.now() - timedelta(days=ago)
+    made = lived(np.r_[CALM, last], "paper", began=began, certificate=held.hash)
+    desk.clock.set(max(end(made), desk.clock.now()))
+    monkeypatch.setattr(history, "keep_run", lambda *_: (keep(desk, made), made)[1])
+    keeper = history.Keeper(desk, tmp_path, trouble=trouble.append)
+    keeper.heard({"kind": "session", "run": "knowndrift-1", "state": "done"})
+    keeper.close()
+    assert not trouble and status(desk, "KnownDrift").stage == stage

@@ -532,27 +532,28 @@ class _Controls:
     def g29(self, case: Case) -> Found:
         if self._free:
             return control.staged(None, Mode.SIMULATED, case.strategy, case.now, 0.0, 0.0)
-        exposure = 0.0 if case.reducing else case.value + self._exposure(case)
+        exposure = 0.0 if case.reducing else self._exposure(case)
         capital = math.nan if not case.equity > 0 else self.limits.max_gross_ratio * case.equity
         if case.reducing and not finite(capital):
             capital = 0.0  # the way out is open when nothing is left
         return control.staged(self._stage(case), self._money, case.strategy, case.now, exposure, capital)
 
     def _exposure(self, case: Case) -> float:
-        "Of the strategy: what it holds, and what it has open."
-        mine = [
-            (index, lots)
-            for (strategy, index), lots in self.held.items()
-            if strategy == case.strategy and lots
-        ]
-        orders = [
-            o
+        "Of the strategy, with this order: in each asset what it holds, and of what is open there the side that fills first if the worst happens."
+        held = {i: lots * self.book.unit(i) for (name, i), lots in self.held.items() if name == case.strategy}
+        asked = [(case.opened.index, case.opened.side, case.value)]
+        asked += [
+            (o.index, o.side, o.left * o.value)
             for of in self.book.of
             for o in of.values()
             if o.strategy == case.strategy and o is not case.original
         ]
-        held = sum(abs(lots) * self.book.unit(index) for index, lots in mine)
-        return held + sum(o.left * o.value for o in orders if not o.reducing)
+        total = 0.0
+        for index in held.keys() | {index for index, _, _ in asked}:
+            bought = held.get(index, 0.0) + sum(v for i, side, v in asked if i == index and side > 0)
+            sold = sum(v for i, side, v in asked if i == index and side < 0) - held.get(index, 0.0)
+            total += max(bought, sold) if finite(bought, sold) else math.nan
+        return total
 
     def g30(self, case: Case) -> Found:
         return control.evidenced(None if self._free else self._stage(case), self._money)

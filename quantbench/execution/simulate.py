@@ -520,7 +520,9 @@ class _Day:
             entry = entries[name]
             self.rule(entry.filled == held.filled, f"{name}: filled {entry.filled}, the venue {held.filled}")
             busted = held.state is OrderState.REJECTED and entry.state is OrderState.CANCELLED
-            unheard = entry.state is OrderState.SUBMITTED and held.state is OrderState.PARTIAL and not held.filled
+            unheard = (
+                entry.state is OrderState.SUBMITTED and held.state is OrderState.PARTIAL and not held.filled
+            )
             same = entry.state == held.state or held.filled == held.quantity or busted
             same = same or unheard  # a fill that was busted before anybody heard of it
             self.rule(same, f"{name}: {entry.state}, the venue {held.state}")
