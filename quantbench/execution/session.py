@@ -485,7 +485,13 @@ def limits_of(study: Study) -> Limits:
 
 
 def _here(
-    floor: Floor, study: Study, terms: Terms, *, venue: Venue, settings: Settings, licensed: Licensed | None = None
+    floor: Floor,
+    study: Study,
+    terms: Terms,
+    *,
+    venue: Venue,
+    settings: Settings,
+    licensed: Licensed | None = None,
 ) -> Account:
     "An account with a broker in this process; the first reconciliation is made here."
     folder = floor.folder / "runs"
@@ -498,7 +504,9 @@ def _here(
     try:
         broker = venue(seal, clock, study)
         told = broker.get_account()
-        licence = licensed(study, terms, limits_of(study)) if licensed is not None and terms.certificate else None
+        licence = (
+            licensed(study, terms, limits_of(study)) if licensed is not None and terms.certificate else None
+        )
         guardian = Guardian(
             assets, limits_of(study), patient, clock=clock, rules=Rules.simulated(terms.run), kill=floor.kill_state,
             seal=seal, base=told.currency, stage_of=licence, journals=folder, append=journal.append,

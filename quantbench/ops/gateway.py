@@ -542,7 +542,13 @@ def serve(folder: str, broker: str = "") -> None:
 
     live = feeds(settings, clock)
     begin = starts(
-        settings=settings, wall=clock, admit=admit, place="gateway", account=remote, feeds=live, licensed=asked
+        settings=settings,
+        wall=clock,
+        admit=admit,
+        place="gateway",
+        account=remote,
+        feeds=live,
+        licensed=asked,
     )
     look = lambda journal: require_seen(read(journal))  # noqa: E731
     floor = opened(home, lambda: Trading(home.folder, clock=clock, begin=begin, may_resume=look))
