@@ -200,6 +200,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'quantbench.core.plot._data_uri': ('core/plot.html#_data_uri', 'quantbench/core/plot.py'),
                                       'quantbench.core.plot._labels': ('core/plot.html#_labels', 'quantbench/core/plot.py'),
                                       'quantbench.core.plot._name_cells': ('core/plot.html#_name_cells', 'quantbench/core/plot.py'),
+                                      'quantbench.core.plot._own_dates': ('core/plot.html#_own_dates', 'quantbench/core/plot.py'),
                                       'quantbench.core.plot._places': ('core/plot.html#_places', 'quantbench/core/plot.py'),
                                       'quantbench.core.plot._render': ('core/plot.html#_render', 'quantbench/core/plot.py'),
                                       'quantbench.core.plot._settings': ('core/plot.html#_settings', 'quantbench/core/plot.py'),

@@ -16,11 +16,12 @@ import html
 import io
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC
+from datetime import UTC, date, datetime
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 from .check import display_value
 from .show import readable
@@ -165,6 +166,22 @@ def _settings(theme: Theme) -> Any:
     }
 
 # %% ../../nbs/core/07_plot.ipynb #c03635c4
+@contextmanager
+def _own_dates() -> Iterator[None]:
+    "Times as matplotlib itself shows them: pandas puts its own way in place for the whole process when it plots once."
+    import numpy as np
+    from matplotlib import dates, units
+
+    kept, concise = dict(units.registry), cast(Any, dates.ConciseDateConverter)()
+    units.registry.update(dict.fromkeys((np.datetime64, date, datetime), concise))
+    for kind in [kind for kind in kept if kind.__module__.startswith("pandas")]:
+        del units.registry[kind]
+    try:
+        yield
+    finally:
+        units.registry.update(kept)
+
+
 def _render(plot: Plot, theme: Theme, out: Any, kind: str) -> None:
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -172,7 +189,7 @@ def _render(plot: Plot, theme: Theme, out: Any, kind: str) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogFormatter, LogitFormatter, ScalarFormatter
 
-    with mpl.rc_context(_settings(theme)):
+    with mpl.rc_context(_settings(theme)), _own_dates():
         figure = Figure(figsize=(plot.width / 96, plot.height / 96), dpi=96)
         figure.set_layout_engine("constrained", w_pad=0.08, h_pad=0.06)
         (FigureCanvasSVG if kind == "svg" else FigureCanvasAgg)(figure)
