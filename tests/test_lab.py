@@ -166,7 +166,8 @@ def test_the_button_in_the_promotion_notebook_halts_the_gateway(lab: Lab, page: 
     shown = page.locator(".jp-Notebook")
     expect(shown).to_contain_text("KnownDrift: paper", timeout=MINUTES)
     desk = next(place.parent for place in lab.room.glob("*/journals"))
-    assert [record.kind for record in read(desk / "journals" / "promotion.journal")][-1] == "promotion"
+    kinds = [record.kind for record in read(desk / "journals" / "promotion.journal")]
+    assert kinds == ["promotion", "history"], "promoted, and its session on record"
 
     gateway = Gateway(desk, lab.room)
     try:
