@@ -27,6 +27,7 @@ from ..core.check import QuantbenchError
 from ..core.journal import Journal
 from ..core.types import Asset
 from ..core.value import Interval, utc
+from ..engine.memory import CASHFLOW, FILL, POINT, TRANSITION
 from ..engine.events import BAR, Events, blank, nanoseconds
 from ..engine.result import Logs, Marks, Provenance, Result
 from ..engine.tape import Tape
@@ -211,7 +212,8 @@ class Recording:
         return Tape(self.assets, self.adjustment, self.interval, self.notes, self.events[:end])
 
 # %% ../../nbs/execution/134_record.ipynb #df65b572
-_ARRAYS = ("assets", "curve", "fills", "transitions", "flows")
+_LOGS = {"curve": POINT, "fills": FILL, "transitions": TRANSITION, "flows": CASHFLOW}
+_ARRAYS = ("assets", *_LOGS)
 _PLAIN = ("symbols", "start", "cash", "capital", "rates", "settled", "stopped")
 
 
@@ -244,6 +246,8 @@ def read_result(folder: Path, run: str, records: Iterable[Record], marks: Marks 
         with np.load(place, allow_pickle=False) as held:
             header = json.loads(held["header"].tobytes())
             arrays = {name: held[name] for name in _ARRAYS}
+            # a file keeps where the parts of a record are, not that they are aligned: to compiled code that is another type
+            arrays |= {name: arrays[name].view(kind) for name, kind in _LOGS.items()}
     except (OSError, ValueError, KeyError, BadZipFile) as error:
         raise QuantbenchError("QB-RPD-001", where=place.name, value=type(error).__name__) from None
     provenance = Provenance(**header.pop("provenance"))
